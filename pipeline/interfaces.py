@@ -1,0 +1,45 @@
+"""The shapes, protocols and records through which the parts of the library meet."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+Video = Float[Tensor, "B T C H W"]  # pixels in [-1, 1], or latents standardised by channel
+NoiseLevel = Float[Tensor, "B T"]  # t of every frame, in [0, 1]; 0 = clean, 1 = noise
+Scalar = Float[Tensor, ""]
+
+
+class Denoiser(Protocol):
+    """The narrow waist: D(x_t, t) -> x0_hat, the posterior mean of the clean frames."""
+
+    def __call__(self, x_t: Video, t: NoiseLevel) -> Video: ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """All that a loss may know of a method: how the student's frames came about."""
+
+    x0_hat: Video  # clean prediction, carries the student's gradient
+    x_t: Video  # the noisy frames it was predicted from
+    t: NoiseLevel  # the level that each frame was predicted from
+    target: Video | None  # the data it should equal; None when the student runs free
+    denoise: Denoiser  # the student at other levels of the same frames, same context and mask
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a unit of work says while it runs: step of num_steps, and the values of its curves at it."""
+
+    step: int
+    num_steps: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def no_progress(progress: Progress) -> None:
+    """Listen to nothing."""
