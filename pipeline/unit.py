@@ -44,9 +44,7 @@ def work_root() -> Path:
     return Path(os.environ.get("FORCING_GRID_WORK", PROJECT / "work"))
 
 
-def run_unit(
-    stage: str, work: Work, inputs: Mapping[str, Path], *, on_progress: OnProgress = no_progress
-) -> Path:
+def run_unit(stage: str, work: Work, inputs: Mapping[str, Path], *, on_progress: OnProgress = no_progress) -> Path:
     """The directory of the finished unit: found, resumed, or made from the start.
 
     It holds `out/` (products), `unit.json` (what the fingerprint was made of), `curve.jsonl` (a line a report),
