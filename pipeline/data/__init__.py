@@ -1,0 +1,5 @@
+"""Sources of clips, and the store that keeps them."""
+
+from pipeline.data.moving_digits import MovingDigits
+
+SOURCES = {"moving_digits": MovingDigits}
