@@ -20,3 +20,8 @@ def stream(seed: int, name: str, step: int = 0) -> torch.Generator:
 def numpy_stream(seed: int, name: str, step: int = 0) -> np.random.Generator:
     """The same for draws that numpy makes (data sources, bootstrap)."""
     return np.random.default_rng(stream_seed(seed, name, step))
+
+
+def noise_like(x: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Standard Gaussian noise in the shape, type and place of x: the same numbers on every device."""
+    return torch.randn(x.shape, generator=rng).to(x)

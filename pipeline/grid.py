@@ -1,0 +1,43 @@
+"""The grid: every method with every loss, and why a cell is excluded."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.losses import LOSSES
+from pipeline.methods import METHODS
+
+PAPERS = {
+    ("diffusion_forcing", "l2"): "Diffusion Forcing, arXiv:2407.01392",
+    ("diffusion_forcing", "dmd"): "CausVid, arXiv:2412.07772",
+    ("self_forcing", "dmd"): "Self-Forcing, arXiv:2506.08009",
+    ("self_forcing", "gan"): "Self-Forcing, arXiv:2506.08009",
+}
+
+
+class Cell(NamedTuple):
+    """One point of the grid, by the names of its axes."""
+
+    method: str
+    loss: str
+
+    @property
+    def excluded(self) -> str | None:
+        """Why this cell cannot be trained; None when it can."""
+        if LOSSES[self.loss].needs_target and not METHODS[self.method].provides_target:
+            return f"{self.loss} needs a target, and a frame that {self.method} lets run free has none"
+        return None
+
+    @property
+    def divergence(self) -> str:
+        """What the sources say that the loss minimises."""
+        return LOSSES[self.loss].divergence
+
+    @property
+    def paper(self) -> str | None:
+        """Where this cell was published."""
+        return PAPERS.get((self.method, self.loss))
+
+
+def cells() -> Iterator[Cell]:
+    """Every point of the product, excluded ones too."""
+    return (Cell(method, loss) for method in METHODS for loss in LOSSES)

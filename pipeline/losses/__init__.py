@@ -1,0 +1,7 @@
+"""Axis 2: what pulls the student's frames towards the data."""
+
+from pipeline.losses.dmd import Dmd
+from pipeline.losses.gan import Gan
+from pipeline.losses.l2 import L2
+
+LOSSES = {"l2": L2, "dmd": Dmd, "gan": Gan}

@@ -1,0 +1,96 @@
+"""Adversarial loss at random noise levels: a discriminator between noised frames of the student and of data."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from pipeline.diffusion.noise_levels import shared_levels
+from pipeline.diffusion.schedule import Schedule, add_noise
+from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
+from pipeline.models.denoiser import Denoiser
+from pipeline.models.discriminator import Discriminator
+from pipeline.streams import noise_like
+
+OBJECTIVES = {
+    "saturating": lambda logit: -F.softplus(logit),  # descends 2 JSD(p_t, q_t)
+    "non_saturating": lambda logit: F.softplus(-logit),  # descends 2 KL((p_t + q_t) / 2 || q_t)
+}
+
+
+@dataclass(frozen=True)
+class Gan:
+    """Frames of the student and of data, noised alike, told apart. Goodfellow et al., arXiv:1406.2661, eq. 1.
+
+    Noise at random levels: Diffusion-GAN, arXiv:2206.02262. The non-saturating objective, which everybody's code
+    runs, minimises a softened reverse KL; only the saturating one minimises the Jensen-Shannon divergence.
+    """
+
+    needs_target: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = True  # the discriminator starts from its features
+    divergence: ClassVar[str] = "Jensen-Shannon, averaged over noise"
+    critic_updates: int = 1
+    objective: str = "non_saturating"
+    level_min: float = 0.02  # of the noise level t at which frames are judged
+    level_max: float = 0.98
+    r1_weight: float = 0.0  # of the squared slope of the logit at data and at the student's frames
+    r1_distance: float = 0.01  # of the finite difference that measures the slope
+
+    def __post_init__(self) -> None:
+        if self.critic_updates < 1:
+            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        if not 0 < self.level_min < self.level_max < 1:
+            raise ValueError(f"0 < level_min < level_max < 1 must hold, got {self.level_min} and {self.level_max}")
+        if self.r1_weight < 0 or self.r1_distance <= 0:
+            raise ValueError(
+                f"r1_weight must not be negative and r1_distance positive, got {self.r1_weight}, {self.r1_distance}"
+            )
+
+    def critics(self, teacher: Denoiser | None) -> Discriminator:
+        """The discriminator, from the teacher's features."""
+        assert teacher is not None
+        return Discriminator(teacher)
+
+    def student_loss(
+        self,
+        rollout: Rollout,
+        clips: Video,  # noqa: ARG002
+        critics: Discriminator,
+        *,
+        schedule: Schedule,
+        rng: Generator,
+    ) -> Scalar:
+        """The objective on the logits of the student's frames; the gradient flows through them alone."""
+        t = self.levels(rollout.x0_hat, rng)
+        logit = critics(add_noise(schedule, rollout.x0_hat, noise_like(rollout.x0_hat, rng), t), t)
+        return OBJECTIVES[self.objective](logit).mean()
+
+    def critic_loss(
+        self, rollout: Rollout, clips: Video, critics: Discriminator, *, schedule: Schedule, rng: Generator
+    ) -> Scalar:
+        """Logistic loss of the discriminator on data and on the student's frames, noised to one level."""
+        t = self.levels(clips, rng)
+        real = add_noise(schedule, clips, noise_like(clips, rng), t)
+        x0 = rollout.x0_hat.detach()
+        fake = add_noise(schedule, x0, noise_like(x0, rng), t)
+        real_logit, fake_logit = critics(real, t), critics(fake, t)
+        loss = F.softplus(-real_logit).mean() + F.softplus(fake_logit).mean()
+        if self.r1_weight > 0:
+            slopes = self.slope(critics, real, t, real_logit, rng) + self.slope(critics, fake, t, fake_logit, rng)
+            loss = loss + self.r1_weight * slopes
+        return loss
+
+    def slope(
+        self, critics: Discriminator, x_t: Video, t: NoiseLevel, logit: Float[Tensor, " B"], rng: Generator
+    ) -> Scalar:
+        """Mean squared slope of the logit, by a finite difference at the same noisy input. arXiv:2501.08316."""
+        moved = critics(x_t + self.r1_distance * noise_like(x_t, rng), t)
+        return ((moved - logit) / self.r1_distance).square().mean()
+
+    def levels(self, x0: Video, rng: Generator) -> NoiseLevel:
+        """One level a clip."""
+        return shared_levels(*x0.shape[:2], low=self.level_min, high=self.level_max, rng=rng).to(x0)

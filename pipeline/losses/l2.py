@@ -1,0 +1,46 @@
+"""L2 on data: the weighted denoising loss. Minimises a forward KL."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator, nn
+
+from pipeline.diffusion.denoising import denoising_loss
+from pipeline.diffusion.schedule import Schedule
+from pipeline.diffusion.weighting import WEIGHTINGS
+from pipeline.interfaces import Rollout, Scalar, Video
+from pipeline.models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class L2:
+    """|x0 - x0_hat|^2 under a weighting. Kingma & Gao, arXiv:2303.00848: a bound on the forward KL."""
+
+    needs_target: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = False
+    divergence: ClassVar[str] = "forward KL"
+    critic_updates: ClassVar[int] = 0
+    weighting: str = "flow_velocity"
+
+    def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
+
+    def critics(self, teacher: Denoiser | None) -> nn.Module:  # noqa: ARG002
+        """No network beside the student."""
+        return nn.Module()
+
+    def student_loss(
+        self,
+        rollout: Rollout,
+        clips: Video,  # noqa: ARG002
+        critics: nn.Module,  # noqa: ARG002
+        *,
+        schedule: Schedule,
+        rng: Generator,  # noqa: ARG002
+    ) -> Scalar:
+        """The denoising loss of the rollout against its target."""
+        assert rollout.target is not None
+        return denoising_loss(
+            rollout.x0_hat, rollout.target, rollout.t, schedule=schedule, weighting=self.weighting
+        )

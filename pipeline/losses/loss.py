@@ -1,0 +1,36 @@
+"""What a loss is to the training loop."""
+
+from typing import Any, ClassVar, Protocol
+
+from torch import Generator, nn
+
+from pipeline.diffusion.schedule import Schedule
+from pipeline.interfaces import Rollout, Scalar, Video
+from pipeline.models.denoiser import Denoiser
+
+
+class Loss(Protocol):
+    """A frozen dataclass of hyper-parameters that judges a rollout; it owns every network beside the student."""
+
+    needs_target: ClassVar[bool]
+    needs_teacher: ClassVar[bool]
+    divergence: ClassVar[str]  # that the sources claim for it
+
+    @property
+    def critic_updates(self) -> int:
+        """Critic updates for each student update, each on a fresh rollout."""
+        ...
+
+    def critics(self, teacher: Denoiser | None) -> nn.Module: ...
+
+    def student_loss(
+        self, rollout: Rollout, clips: Video, critics: Any, *, schedule: Schedule, rng: Generator
+    ) -> Scalar: ...
+
+
+class CriticLoss(Loss, Protocol):
+    """A loss with networks of its own to train."""
+
+    def critic_loss(
+        self, rollout: Rollout, clips: Video, critics: Any, *, schedule: Schedule, rng: Generator
+    ) -> Scalar: ...

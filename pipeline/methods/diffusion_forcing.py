@@ -1,0 +1,45 @@
+"""Diffusion forcing: every chunk of real frames at its own noise level, one denoiser call. arXiv:2407.01392."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Generator
+
+from pipeline.diffusion.noise_levels import clean_at_random, independent_levels, listed_levels
+from pipeline.diffusion.schedule import Schedule, add_noise
+from pipeline.diffusion.trajectory import step_levels
+from pipeline.interfaces import Rollout, Video
+from pipeline.models.denoiser import Denoiser
+from pipeline.streams import noise_like
+
+
+@dataclass(frozen=True)
+class DiffusionForcing:
+    """Real frames, noised independently chunk by chunk; the context of a frame is as noisy as its own level.
+
+    With num_steps, levels are those at which a few-step student samples: CausVid, arXiv:2412.07772.
+    """
+
+    provides_target: ClassVar[bool] = True
+    chunk_len: int = 1  # frames that share a noise level
+    clean_probability: float = 0.0  # of a chunk being clean context, without loss
+    num_steps: int | None = None  # None: levels uniform on [0, 1]; n: the levels of an n-step sampler
+
+    def __post_init__(self) -> None:
+        if self.chunk_len < 1:
+            raise ValueError(f"chunk_len must be at least 1, got {self.chunk_len}")
+        if not 0 <= self.clean_probability < 1:
+            raise ValueError(f"clean_probability must lie in [0, 1), got {self.clean_probability}")
+        if self.num_steps is not None:
+            step_levels(self.num_steps)
+
+    def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
+        """Noise the clips and denoise all frames in parallel."""
+        size = clips.shape[:2]
+        if self.num_steps is None:
+            t = independent_levels(*size, chunk_len=self.chunk_len, rng=rng)
+        else:
+            t = listed_levels(*size, step_levels(self.num_steps), chunk_len=self.chunk_len, rng=rng)
+        t = clean_at_random(t, self.clean_probability, chunk_len=self.chunk_len, rng=rng).to(clips)
+        x_t = add_noise(schedule, clips, noise_like(clips, rng), t)
+        return Rollout(x0_hat=student(x_t, t), x_t=x_t, t=t, target=clips, denoise=student)

@@ -1,0 +1,17 @@
+"""What a method is to the training loop."""
+
+from typing import ClassVar, Protocol
+
+from torch import Generator
+
+from pipeline.diffusion.schedule import Schedule
+from pipeline.interfaces import Rollout, Video
+from pipeline.models.denoiser import Denoiser
+
+
+class Method(Protocol):
+    """A frozen dataclass of hyper-parameters that turns a batch of clips into a rollout of the student."""
+
+    provides_target: ClassVar[bool]
+
+    def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout: ...

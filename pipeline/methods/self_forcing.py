@@ -1,0 +1,51 @@
+"""Self forcing: the student rolls itself out as it will when it samples, and its own frames are judged."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Generator
+
+from pipeline.diffusion.autoregress import Sampler, generate
+from pipeline.diffusion.schedule import Schedule
+from pipeline.interfaces import NoiseLevel, Rollout, Video
+from pipeline.models.denoiser import Denoiser
+from pipeline.streams import noise_like
+
+EXIT_STEPS = ("per_clip", "per_chunk")
+
+
+@dataclass(frozen=True)
+class SelfForcing:
+    """Frames from the student's own few-step chain over its own cached context. arXiv:2506.08009, algorithm 1.
+
+    The gradient enters at one random step of the chain and never through the cache.
+    """
+
+    provides_target: ClassVar[bool] = False
+    sampler: Sampler = field(default_factory=Sampler)  # the one that evaluation samples with
+    exit_step: str = "per_clip"  # one random exit step for all chunks of a clip, or one for each chunk
+
+    def __post_init__(self) -> None:
+        if self.exit_step not in EXIT_STEPS:
+            raise ValueError(f"exit_step must be one of {', '.join(EXIT_STEPS)}, got {self.exit_step!r}")
+
+    def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
+        """As many frames as the clips have, from noise; of the clips only the shape is used."""
+        chunks = self.sampler.chunks(clips.shape[1])
+        num_draws = len(chunks) if self.exit_step == "per_chunk" else 1
+        exit_steps = torch.randint(self.sampler.num_steps, (len(clips), num_draws), generator=rng)
+        made = generate(
+            student,
+            noise_like(clips, rng),
+            schedule=schedule,
+            sampler=self.sampler,
+            rng=rng,
+            exit_steps=exit_steps.expand(-1, len(chunks)).to(clips.device),
+        )
+
+        def denoise(x_t: Video, t: NoiseLevel) -> Video:
+            contexts = zip(chunks, made.caches, strict=True)
+            return torch.cat([student.denoise_chunk(x_t[:, c], t[:, c], cache) for c, cache in contexts], dim=1)
+
+        return Rollout(x0_hat=made.x0_hat, x_t=made.x_t, t=made.t, target=None, denoise=denoise)

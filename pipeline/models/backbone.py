@@ -1,0 +1,201 @@
+"""The one backbone: a space-time transformer, conditioned by frame on its noise level.
+
+Each frame is cut into patches, a token each; all tokens of a clip attend to each other (`full`) or to those of
+their own and of earlier chunks (`causal`). Time enters attention as rotary phases of the frame index, so only the
+distance between frames counts and a sliding window rolls out further than the training length.
+Diffusion Transformer, arXiv:2212.09748; adaLN-single, arXiv:2310.00426, sec. 2.3; rotary phases, arXiv:2104.09864.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pipeline.interfaces import NoiseLevel, Video
+
+ATTENTIONS = ("causal", "full")
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Sizes. `channels` and `frame_size` are those of the latent frames."""
+
+    channels: int = 4
+    frame_size: int = 4
+    patch: int = 4  # patch x patch latents make a token
+    width: int = 256
+    depth: int = 4
+    num_heads: int = 4
+    attention: str = "causal"
+    chunk_len: int = 1  # frames that see each other under causal attention
+
+    def __post_init__(self) -> None:
+        if self.frame_size % self.patch:
+            raise ValueError(
+                f"patch must divide the latent frame: patch={self.patch}, frame_size={self.frame_size}"
+            )
+        if self.width % (4 * self.num_heads):
+            raise ValueError(f"width must be a multiple of 4 num_heads: width={self.width}, {self.num_heads} heads")
+        if self.attention not in ATTENTIONS:
+            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}")
+        for name in ("depth", "chunk_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return (self.frame_size // self.patch) ** 2
+
+    @property
+    def token_size(self) -> int:
+        return self.channels * self.patch**2
+
+
+class LayerCache(NamedTuple):
+    """Keys (rotated to their frames) and values of the finished frames in one layer: (B, heads, N, head_size)."""
+
+    keys: Float[Tensor, "B heads N size"]
+    values: Float[Tensor, "B heads N size"]
+
+
+class Backbone(nn.Module):
+    """Noisy frames and their levels -> one output a latent value, in the shape of the frames."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed = nn.Linear(spec.token_size, spec.width)
+        self.place = nn.Parameter(torch.randn(spec.tokens_per_frame, spec.width) * 0.02)
+        self.level = LevelEmbedding(spec.width)
+        self.modulation = nn.Linear(spec.width, 6 * spec.width)
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
+        self.head_modulation = nn.Linear(spec.width, 2 * spec.width)
+        self.head = nn.Linear(spec.width, spec.token_size)
+        for layer in (self.modulation, self.head_modulation, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x_t: Video, t: NoiseLevel) -> Video:
+        """All frames in parallel, under the mask of the spec's attention."""
+        return self._head(*self.features(x_t, t), x_t.shape)
+
+    def features(self, x_t: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
+        """Tokens after the last block (B, T*P, width), and the level embedding of every token."""
+        tokens, level = self._embed(x_t, t)
+        rotation = self._rotation(0, x_t.shape[1], x_t.device)
+        mask = self._mask(x_t.shape[1], x_t.device)
+        modulation = self.modulation(level)
+        for block in self.blocks:
+            tokens, _ = block(tokens, modulation, rotation, mask, None)
+        return tokens, level
+
+    def chunk(
+        self, x_t: Video, t: NoiseLevel, caches: list[LayerCache] | None, first_frame: int
+    ) -> tuple[Video, list[LayerCache]]:
+        """One chunk, whose frames start at first_frame, in the context of cached frames.
+
+        Returns its output, and the keys and values that it would add to the caches.
+        """
+        tokens, level = self._embed(x_t, t)
+        rotation = self._rotation(first_frame, x_t.shape[1], x_t.device)
+        modulation = self.modulation(level)
+        added = []
+        for index, block in enumerate(self.blocks):
+            tokens, own = block(tokens, modulation, rotation, None, caches[index] if caches else None)
+            added.append(own)
+        return self._head(tokens, level, x_t.shape), added
+
+    def _embed(self, x_t: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
+        level = self.level(t).repeat_interleave(self.spec.tokens_per_frame, dim=1)
+        place = self.place.repeat(x_t.shape[1], 1)
+        return self.embed(patchify(x_t, self.spec.patch)) + place, level
+
+    def _head(self, tokens: Tensor, level: Tensor, shape: torch.Size) -> Video:
+        shift, scale = self.head_modulation(level).chunk(2, dim=-1)
+        return unpatchify(self.head(modulate(tokens, shift, scale)), self.spec.patch, shape)
+
+    def _rotation(self, first: int, num_frames: int, device: torch.device) -> Tensor:
+        """Rotary phases (N, head_size / 4) of every token's frame; the other half of a head does not rotate."""
+        size = self.spec.width // self.spec.num_heads
+        rate = 32.0 ** -torch.linspace(0, 1, size // 4, device=device)
+        frame = torch.arange(first, first + num_frames, device=device)
+        return (frame[:, None] * rate).repeat_interleave(self.spec.tokens_per_frame, dim=0)
+
+    def _mask(self, num_frames: int, device: torch.device) -> Bool[Tensor, "N N"] | None:
+        if self.spec.attention == "full":
+            return None
+        chunk = torch.arange(num_frames, device=device) // self.spec.chunk_len
+        chunk = chunk.repeat_interleave(self.spec.tokens_per_frame)
+        return chunk[:, None] >= chunk[None, :]
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, both modulated by the noise level of the token's frame."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.num_heads = spec.num_heads
+        self.offset = nn.Parameter(torch.zeros(6 * spec.width))
+        self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=False)
+        self.out = nn.Linear(spec.width, spec.width, bias=False)
+        self.up = nn.Linear(spec.width, 4 * spec.width)
+        self.down = nn.Linear(4 * spec.width, spec.width)
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, rotation: Tensor, mask: Tensor | None, cache: LayerCache | None
+    ) -> tuple[Tensor, LayerCache]:
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (modulation + self.offset).chunk(6, dim=-1)
+        qkv = self.qkv(modulate(x, shift_a, scale_a)).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        size = q.shape[-1]
+        q, own = rotate(F.rms_norm(q, (size,)), rotation), LayerCache(rotate(F.rms_norm(k, (size,)), rotation), v)
+        seen = (
+            own if cache is None else LayerCache(*(torch.cat(pair, dim=2) for pair in zip(cache, own, strict=True)))
+        )
+        mixed = F.scaled_dot_product_attention(q, seen.keys, seen.values, attn_mask=mask)
+        x = x + (1 + gate_a) * self.out(mixed.transpose(1, 2).flatten(2))
+        return x + (1 + gate_f) * self.down(F.gelu(self.up(modulate(x, shift_f, scale_f)), approximate="tanh")), own
+
+
+class LevelEmbedding(nn.Module):
+    """Sinusoids of the level t, then a small network."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, t: NoiseLevel) -> Float[Tensor, "B T width"]:
+        rate = torch.exp(torch.linspace(0, math.log(1000.0), self.width // 2, device=t.device))
+        phase = t[..., None] * rate
+        return self.mlp(torch.cat([phase.cos(), phase.sin()], dim=-1))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalise each token, then scale and shift it by its noise level."""
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+def rotate(x: Float[Tensor, "B heads N size"], phase: Float[Tensor, "N quarter"]) -> Tensor:
+    """Rotate the first half of every head, pair by pair, by the phases of the token's frame."""
+    a, b, rest = x.tensor_split((phase.shape[-1], 2 * phase.shape[-1]), dim=-1)
+    cos, sin = phase.cos(), phase.sin()
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
+
+
+def patchify(x: Video, patch: int) -> Float[Tensor, "B N D"]:
+    """(B, T, C, H, W) -> tokens in the order of frames, then places."""
+    B, T, C, H, W = x.shape
+    x = x.reshape(B, T, C, H // patch, patch, W // patch, patch).permute(0, 1, 3, 5, 2, 4, 6)
+    return x.reshape(B, T * (H // patch) * (W // patch), C * patch * patch)
+
+
+def unpatchify(tokens: Float[Tensor, "B N D"], patch: int, shape: torch.Size) -> Video:
+    """The inverse of patchify."""
+    B, T, C, H, W = shape
+    x = tokens.reshape(B, T, H // patch, W // patch, C, patch, patch).permute(0, 1, 4, 2, 5, 3, 6)
+    return x.reshape(B, T, C, H, W)

@@ -1,0 +1,114 @@
+"""The denoiser: a backbone behind the narrow waist D(x_t, t) -> x0_hat, in parallel or chunk by chunk."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipeline.diffusion.prediction import PREDICTIONS
+from pipeline.diffusion.schedule import SCHEDULES, FlowMatching, Schedule
+from pipeline.interfaces import NoiseLevel, Video
+from pipeline.models.backbone import Backbone, BackboneSpec, LayerCache
+
+
+@dataclass(frozen=True)
+class DenoiserSpec:
+    """A backbone, what its output means, and the schedule it was trained on."""
+
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    prediction: str = "flow_velocity"
+    schedule: Schedule = field(default_factory=FlowMatching)
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}")
+
+
+class Context(NamedTuple):
+    """What a denoiser keeps of finished frames: keys and values under causal attention, else the frames."""
+
+    num_frames: int  # finished so far, also those that left the window
+    layers: list[LayerCache] | None
+    frames: Video | None
+    t: NoiseLevel | None
+
+
+class Denoiser(nn.Module):
+    """D(x_t, t) -> x0_hat for a whole clip, and for one chunk in the context of finished ones."""
+
+    def __init__(self, spec: DenoiserSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = Backbone(spec.backbone)
+
+    def forward(self, x_t: Video, t: NoiseLevel) -> Video:
+        """All frames in parallel, each at its own level."""
+        return self._to_x0(self.backbone(x_t, t), x_t, t)
+
+    def denoise_chunk(self, x_t: Video, t: NoiseLevel, cache: Context | None) -> Video:
+        """One chunk in the context of the cached frames; the cache is not changed."""
+        if self.spec.backbone.attention == "causal":
+            layers, first = (cache.layers, cache.num_frames) if cache else (None, 0)
+            return self._to_x0(self.backbone.chunk(x_t, t, layers, first)[0], x_t, t)
+        if cache is None:
+            return self(x_t, t)
+        assert cache.frames is not None
+        assert cache.t is not None
+        clip, levels = torch.cat([cache.frames, x_t], 1), torch.cat([cache.t, t], 1)
+        return self(clip, levels)[:, -x_t.shape[1] :]
+
+    @torch.no_grad()
+    def extend(self, cache: Context | None, x: Video, t: NoiseLevel, *, window: int) -> Context:
+        """The context with a chunk added, at most `window` frames long. One call of the backbone if causal."""
+        num_frames = (cache.num_frames if cache else 0) + x.shape[1]
+        if self.spec.backbone.attention == "causal":
+            old = cache.layers if cache else None
+            added = self.backbone.chunk(x, t, old, num_frames - x.shape[1])[1]
+            layers = [_append(o, a) for o, a in zip(old, added, strict=True)] if old else added
+            num_tokens = window * self.spec.backbone.tokens_per_frame
+            return Context(
+                num_frames, [LayerCache(*(p[:, :, -num_tokens:] for p in o)) for o in layers], None, None
+            )
+        frames, levels = (x, t) if cache is None else (torch.cat([cache.frames, x], 1), torch.cat([cache.t, t], 1))
+        return Context(num_frames, None, frames[:, -window:], levels[:, -window:])
+
+    def _to_x0(self, output: Video, x_t: Video, t: NoiseLevel) -> Video:
+        return PREDICTIONS[self.spec.prediction].to_x0(output, x_t, self.spec.schedule.at(t))
+
+
+def _append(old: LayerCache, new: LayerCache) -> LayerCache:
+    return LayerCache(torch.cat([old.keys, new.keys], 2), torch.cat([old.values, new.values], 2))
+
+
+def save_denoiser(denoiser: Denoiser, directory: Path, *, latents: str) -> None:
+    """Write student.safetensors and student.json. `latents` is the digest of the codec whose latents it speaks."""
+    directory.mkdir(parents=True, exist_ok=True)
+    spec = {**dataclasses.asdict(denoiser.spec), "latents": latents}
+    names = {kind: name for name, kind in SCHEDULES.items()}
+    spec["schedule"] = {"name": names[type(denoiser.spec.schedule)], **spec["schedule"]}
+    (directory / "student.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+    weights = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
+    save_file(weights, directory / "student.safetensors")
+
+
+def load_denoiser(directory: Path, *, latents: str) -> Denoiser:
+    """The denoiser of a checkpoint.
+
+    Raises:
+        ValueError: it was trained on the latents of another codec.
+    """
+    spec = json.loads((directory / "student.json").read_text())
+    if spec["latents"] != latents:
+        raise ValueError(
+            f"a checkpoint must speak the latents of the codec: {directory} was trained on {spec['latents'][:12]}, "
+            f"the codec is {latents[:12]}"
+        )
+    schedule = SCHEDULES[spec["schedule"].pop("name")](**spec["schedule"])
+    denoiser = Denoiser(DenoiserSpec(BackboneSpec(**spec["backbone"]), spec["prediction"], schedule))
+    denoiser.load_state_dict(load_file(directory / "student.safetensors"))
+    return denoiser

@@ -1,0 +1,130 @@
+"""One training unit: a cell of the grid, from its inputs to the student's averaged weights."""
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.interfaces import Progress
+from pipeline.losses.loss import Loss
+from pipeline.methods.method import Method
+from pipeline.models.denoiser import Denoiser, DenoiserSpec, load_denoiser, save_denoiser
+from pipeline.streams import stream_seed
+from pipeline.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from pipeline.training.loop import Clips, StepReport, TrainingSpec, TrainState, train
+from pipeline.unit import Metrics, digest_of
+
+WATCHED = "learning_rate, max_grad_norm, batch_size"  # the parameters to look at when a loss is not finite
+
+
+@dataclass(frozen=True)
+class TrainCell:
+    """Train `method` x `loss`.
+
+    Inputs: `codec` (latents of the train split); `init`, the student to start from, and `teacher`, a full-attention
+    denoiser, each where the cell has one.
+    """
+
+    method: Method
+    loss: Loss
+    denoiser: DenoiserSpec
+    training: TrainingSpec
+    seed: int
+    num_threads: int
+
+    def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
+        """Resume or start; yields a report every `report_every` steps.
+
+        Raises:
+            ValueError: an input does not fit: other latents, other sizes, another schedule, no teacher.
+            FloatingPointError: a loss is not finite.
+        """
+        torch.set_num_threads(self.num_threads)
+        torch.manual_seed(stream_seed(self.seed, "weights"))
+        codec = digest_of(inputs["codec"] / "codec.json")
+        clips = torch.from_numpy(np.load(inputs["codec"] / "train.npy"))
+        self.check_clips(clips)
+        state = self.start(inputs, codec)
+        checkpoint = load_checkpoint(directory)
+        if checkpoint is not None:
+            state.load(checkpoint.step, checkpoint.state["flops_per_step"], checkpoint.tensors)
+        yield Progress(state.step, self.training.num_steps)
+        try:
+            yield from self._follow(state, clips, directory)
+        except FloatingPointError as error:
+            last = load_checkpoint(directory)
+            kept = f"checkpoint of step {last.step} in {directory}" if last else "there is no checkpoint yet"
+            raise FloatingPointError(f"{error}; last good: {kept}; look at {WATCHED}") from error
+        save_denoiser(state.ema.average, directory / "out", latents=codec)
+        delete_checkpoints(directory)
+        return self.cost(state)
+
+    def _follow(self, state: TrainState, clips: Clips, directory: Path) -> Generator[Progress, None, None]:
+        config, window = self.training, []
+        for report in train(state, clips, method=self.method, loss=self.loss, seed=self.seed):
+            window.append(report)
+            if report.step % config.report_every == 0 or report.step == config.num_steps:
+                yield Progress(report.step, config.num_steps, average(window))
+                window.clear()
+            if report.step % config.checkpoint_every == 0 and report.step < config.num_steps:
+                save_checkpoint(directory, report.step, state.tensors(), {"flops_per_step": state.flops_per_step})
+
+    def start(self, inputs: Mapping[str, Path], codec: str) -> TrainState:
+        """The state before the first step. Raises ValueError where an input does not fit."""
+        student = Denoiser(self.denoiser)
+        if "init" in inputs:
+            origin = load_denoiser(inputs["init"], latents=codec)
+            self.check_fit(origin.spec, inputs["init"])
+            student.load_state_dict(origin.state_dict())
+        if self.loss.needs_teacher and "teacher" not in inputs:
+            raise ValueError(f"{type(self.loss).__name__} needs a teacher, and the unit has no such input")
+        teacher = load_denoiser(inputs["teacher"], latents=codec) if "teacher" in inputs else None
+        return TrainState(student, self.loss.critics(teacher), self.training)
+
+    def check_fit(self, origin: DenoiserSpec, path: Path) -> None:
+        """Raises ValueError unless weights of `origin` mean the same in this student; attention may differ."""
+        ignored = ("attention", "chunk_len")
+        mine, theirs = ({**vars(spec.backbone)} for spec in (self.denoiser, origin))
+        for name in mine:
+            if name not in ignored and mine[name] != theirs[name]:
+                raise ValueError(
+                    f"backbone.{name} must be that of the student that training starts from: {mine[name]} here, "
+                    f"{theirs[name]} in {path}"
+                )
+        for name in ("prediction", "schedule"):
+            here, there = getattr(self.denoiser, name), getattr(origin, name)
+            if here != there:
+                raise ValueError(f"{name} must be that of the student that training starts from: {here}, {there}")
+
+    def check_clips(self, clips: Clips) -> None:
+        """Raises ValueError unless the latents have the shape that the backbone takes."""
+        spec = self.denoiser.backbone
+        wanted = (spec.channels, spec.frame_size, spec.frame_size)
+        if tuple(clips.shape[2:]) != wanted:
+            raise ValueError(f"backbone must fit the latents: it takes {wanted}, they are {tuple(clips.shape[2:])}")
+
+    def cost(self, state: TrainState) -> Metrics:
+        """What the student cost, in everything but seconds."""
+        config, critic_updates = self.training, self.loss.critic_updates * self.training.num_steps
+        return {
+            "student_updates": config.num_steps,
+            "critic_updates": critic_updates,
+            "clips_seen": config.batch_size * (config.num_steps + critic_updates),
+            "flops": state.flops_per_step * config.num_steps,
+            "parameters": sum(p.numel() for p in state.student.parameters()),
+            "cell": {"method": type(self.method).__name__, "loss": type(self.loss).__name__},
+        }
+
+
+def average(reports: list[StepReport]) -> dict[str, float]:
+    """Mean of every metric over some steps, to seven digits."""
+    names = reports[-1].metrics
+    return {name: float(f"{torch.stack([r.metrics[name] for r in reports]).mean().item():.7g}") for name in names}
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """The rows of a curve.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

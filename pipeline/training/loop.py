@@ -1,0 +1,150 @@
+"""The training loop: any method with any loss. It yields a report a step, and never logs, prints or saves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.interfaces import Scalar, Video
+from pipeline.losses.loss import Loss
+from pipeline.methods.method import Method
+from pipeline.models.denoiser import Denoiser
+from pipeline.models.ema import Ema
+from pipeline.streams import stream
+from pipeline.training.optimizer import Optimizer, OptimizerSpec
+
+Clips = Float[Tensor, "N T C H W"]
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How long, how much at a time, and how fast. A step is one student update."""
+
+    num_steps: int
+    batch_size: int = 64
+    ema_decay: float = 0.99
+    optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    critic_optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    report_every: int = 10  # steps that one row of the curve averages
+    checkpoint_every: int = 500  # steps; a multiple of report_every
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "report_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.checkpoint_every % self.report_every:
+            raise ValueError(
+                f"checkpoint_every must be a multiple of report_every, got {self.checkpoint_every} and "
+                f"{self.report_every}"
+            )
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one student update, and the critic updates before it, came to."""
+
+    step: int  # updates done, this one included
+    metrics: dict[str, Tensor]  # detached scalars
+
+
+@dataclass
+class TrainState:
+    """All that changes while a cell trains. Draws come from streams derived by step, so none of them is here."""
+
+    student: Denoiser
+    critics: nn.Module
+    config: TrainingSpec
+    step: int = 0
+    flops_per_step: int = 0  # of torch's counter, measured on the first step
+
+    def __post_init__(self) -> None:
+        self.ema = Ema(self.student, self.config.ema_decay)
+        self.optimizer = Optimizer(self.config.optimizer, self.student)
+        trains_critics = any(p.requires_grad for p in self.critics.parameters())
+        self.critic_optimizer = Optimizer(self.config.critic_optimizer, self.critics) if trains_critics else None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold; frozen critics are built again instead."""
+        frozen = {name for name, p in self.critics.named_parameters() if not p.requires_grad}
+        critics = {name: t for name, t in self.critics.state_dict().items() if name not in frozen}
+        parts = {
+            "student": self.student.state_dict(),
+            "ema": self.ema.average.state_dict(),
+            "critics": critics,
+            "optimizer": self.optimizer.tensors(),
+            "critic_optimizer": self.critic_optimizer.tensors() if self.critic_optimizer else {},
+        }
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    def load(self, step: int, flops_per_step: int, tensors: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = tensor
+        self.step, self.flops_per_step = step, flops_per_step
+        self.student.load_state_dict(parts["student"])
+        self.ema.average.load_state_dict(parts["ema"])
+        self.critics.load_state_dict(parts.get("critics", {}), strict=False)
+        self.optimizer.load(parts["optimizer"])
+        if self.critic_optimizer:
+            self.critic_optimizer.load(parts["critic_optimizer"])
+
+
+def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: int) -> Iterator[StepReport]:
+    """Train from state.step to the end: for each step loss.critic_updates critic updates, then one student update.
+
+    Every update is on a batch and a rollout of its own.
+
+    Raises:
+        FloatingPointError: a loss is not finite; says which, and at which step.
+    """
+    while state.step < state.config.num_steps:
+        if state.step == 0:
+            with FlopCounterMode(display=False) as counter:
+                metrics = _step(state, clips, method, loss, seed)
+            state.flops_per_step = counter.get_total_flops()
+        else:
+            metrics = _step(state, clips, method, loss, seed)
+        state.step += 1
+        yield StepReport(state.step, metrics)
+
+
+def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int) -> dict[str, Tensor]:
+    config, schedule = state.config, state.student.spec.schedule
+    metrics: dict[str, Tensor] = {}
+    for k in range(loss.critic_updates):
+        assert state.critic_optimizer is not None
+        rng = stream(seed, f"critic_{k}", state.step)
+        batch = draw_batch(clips, config.batch_size, rng)
+        with torch.no_grad():
+            rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
+        value = loss.critic_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
+        metrics["critic_loss"] = value.detach()
+        metrics["critic_grad_norm"] = _update(state.critic_optimizer, value, state, "critic_loss")
+    rng = stream(seed, "student", state.step)
+    batch = draw_batch(clips, config.batch_size, rng)
+    rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
+    value = loss.student_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
+    metrics["student_loss"] = value.detach()
+    metrics["grad_norm"] = _update(state.optimizer, value, state, "student_loss")
+    state.ema.update(state.student, state.step)
+    return metrics
+
+
+def _update(optimizer: Optimizer, value: Scalar, state: TrainState, name: str) -> Tensor:
+    """Step down the gradient of one loss by the parameters of one network, and of no other."""
+    if not torch.isfinite(value):
+        raise FloatingPointError(f"{name} is {value.item()} at step {state.step}")
+    gradients = torch.autograd.grad(value, optimizer.parameters)
+    return optimizer.update(gradients, factor=optimizer.spec.rate_at(state.step, state.config.num_steps)).detach()
+
+
+def draw_batch(clips: Clips, batch_size: int, rng: torch.Generator) -> Video:
+    """Clips drawn with replacement."""
+    return clips[torch.randint(len(clips), (batch_size,), generator=rng)]
