@@ -78,8 +78,8 @@ class Prepare:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_frames < 2:
-            raise ValueError(f"num_frames must be at least 2, got {self.num_frames}")
+        if self.num_frames < 3:
+            raise ValueError(f"num_frames must be at least 3, got {self.num_frames}")
         for name, value in (("num_train", self.num_train), ("num_metric", self.num_metric)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

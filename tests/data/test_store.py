@@ -188,7 +188,7 @@ def test_contact_sheet_of_the_store_is_a_picture(prepared):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"num_frames": 1}, "num_frames must be at least 2, got 1"),
+        ({"num_frames": 2}, "num_frames must be at least 3, got 2"),
         ({"num_train": 0}, "num_train must be at least 1, got 0"),
         ({"num_metric": 0}, "num_metric must be at least 1, got 0"),
         ({"num_test": 7}, r"num_test must be even and at least 2 \(reference and floor\), got 7"),

@@ -1,0 +1,220 @@
+"""The frame autoencoder: a picture a frame to few latents and back, standardised by channel; or none at all."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.interfaces import Video
+from pipeline.unit import digest_of, write_json
+
+WEIGHTS, DESCRIPTION = "codec.safetensors", "codec.json"
+
+Latents = Float[Tensor, "B T c h w"]
+Frames = Float[Tensor, "N C H W"]
+LatentFrames = Float[Tensor, "N c h w"]
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """Sizes of the networks.
+
+    latent_channels: of a latent frame. downsample: pixels a side that become one latent position. width: channels
+    at twice the latent resolution; there are twice as many at the latent resolution. global_width: hidden units of
+    the dense path that sees the frame as a whole, beside the convolutions; 0 leaves it out.
+    """
+
+    latent_channels: int = 4
+    downsample: int = 4
+    width: int = 32
+    global_width: int = 384
+
+    def __post_init__(self) -> None:
+        for name, value in (("latent_channels", self.latent_channels), ("width", self.width)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.downsample < 2 or self.downsample % 2:
+            raise ValueError(f"downsample must be even and at least 2, got {self.downsample}")
+        if self.global_width < 0:
+            raise ValueError(f"global_width must be at least 0, got {self.global_width}")
+
+
+def latent_shape(spec: CodecSpec | None, frame_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(c, h, w) of a latent frame, for frames of (C, H, W); without a codec the same.
+
+    Raises:
+        ValueError: the frame cannot be divided.
+    """
+    if spec is None:
+        return frame_shape
+    _, H, W = frame_shape
+    if H % spec.downsample or W % spec.downsample:
+        raise ValueError(f"frame size must be a multiple of downsample: {H}x{W}, downsample={spec.downsample}")
+    return spec.latent_channels, H // spec.downsample, W // spec.downsample
+
+
+@runtime_checkable
+class FrameCodec(Protocol):
+    """What the rest of the library knows of a codec, a frozen nn.Module: each frame by itself."""
+
+    frame_shape: tuple[int, int, int]
+    latent_shape: tuple[int, int, int]
+
+    def encode(self, video: Video) -> Latents:
+        """Pixels in [-1, 1] (B, T, C, H, W) -> latents (B, T, c, h, w), standardised over the training clips."""
+        ...
+
+    def decode(self, latents: Latents) -> Video:
+        """Latents (B, T, c, h, w) -> pixels, clipped to [-1, 1] (B, T, C, H, W)."""
+        ...
+
+
+class Codec(nn.Module):
+    """Convolutions, and beside them a dense path that sees the frame as a whole.
+
+    The decoder works on standardised latents: while training, by the statistics of the batch, afterwards by `mean`
+    and `std` of all training clips, by channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: CodecSpec, frame_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.spec, self.frame_shape = spec, frame_shape
+        self.latent_shape = latent_shape(spec, frame_shape)
+        self.encoder = Encoder(spec, frame_shape)
+        self.decoder = Decoder(spec, frame_shape)
+        self.register_buffer("mean", torch.zeros(spec.latent_channels, 1, 1))
+        self.register_buffer("std", torch.ones(spec.latent_channels, 1, 1))
+
+    def encode(self, video: Video) -> Latents:
+        """See FrameCodec."""
+        return (self.encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2]) - self.mean) / self.std
+
+    def decode(self, latents: Latents) -> Video:
+        """See FrameCodec."""
+        return self.decoder(latents.flatten(0, 1)).unflatten(0, latents.shape[:2]).clamp(-1, 1)
+
+
+class PixelCodec(nn.Module):
+    """No codec: the latents are the pixels, standardised by channel, and the way back is exact to rounding."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, frame_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.frame_shape = self.latent_shape = frame_shape
+        self.register_buffer("mean", torch.zeros(frame_shape[0], 1, 1))
+        self.register_buffer("std", torch.ones(frame_shape[0], 1, 1))
+
+    def encode(self, video: Video) -> Latents:
+        """See FrameCodec."""
+        return (video - self.mean) / self.std
+
+    def decode(self, latents: Latents) -> Video:
+        """See FrameCodec."""
+        return (latents * self.std + self.mean).clamp(-1, 1)
+
+
+class Encoder(nn.Module):
+    """Frames (N, C, H, W) -> latents (N, c, h, w) of any scale."""
+
+    def __init__(self, spec: CodecSpec, frame_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        C, width, patch = frame_shape[0], spec.width, spec.downsample // 2
+        self.latent_shape = latent_shape(spec, frame_shape)
+        self.trunk = nn.Sequential(
+            nn.PixelUnshuffle(patch),
+            nn.Conv2d(C * patch**2, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.local = nn.Conv2d(2 * width, spec.latent_channels, 1)
+        num_features, num_latents = 2 * width * _area(self.latent_shape), math.prod(self.latent_shape)
+        self.whole = _dense(num_features, spec.global_width, num_latents) if spec.global_width else None
+
+    def forward(self, frames: Frames) -> LatentFrames:
+        features = self.trunk(frames)
+        latents = self.local(features)
+        if self.whole is not None:
+            latents = latents + self.whole(features.flatten(1)).unflatten(1, self.latent_shape)
+        return latents
+
+
+class Decoder(nn.Module):
+    """Standardised latents (N, c, h, w) -> frames (N, C, H, W), not clipped."""
+
+    def __init__(self, spec: CodecSpec, frame_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        C, width, patch = frame_shape[0], spec.width, spec.downsample // 2
+        latents = latent_shape(spec, frame_shape)
+        self.feature_shape = (2 * width, *latents[1:])
+        self.local = nn.Conv2d(spec.latent_channels, 2 * width, 3, padding=1)
+        num_features, num_latents = math.prod(self.feature_shape), math.prod(latents)
+        self.whole = _dense(num_latents, spec.global_width, num_features) if spec.global_width else None
+        self.rise = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.SiLU(), nn.PixelShuffle(2)
+        )
+        self.refine = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 1))
+        self.paint = nn.Sequential(nn.SiLU(), nn.Conv2d(width, C * patch**2, 3, padding=1), nn.PixelShuffle(patch))
+
+    def forward(self, latents: LatentFrames) -> Frames:
+        features = self.local(latents)
+        if self.whole is not None:
+            features = features + self.whole(latents.flatten(1)).unflatten(1, self.feature_shape)
+        features = self.rise(features)
+        return self.paint(features + self.refine(features))
+
+
+def _area(shape: tuple[int, int, int]) -> int:
+    return shape[1] * shape[2]
+
+
+def _dense(num_in: int, width: int, num_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(num_in, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_out)
+    )
+
+
+def new_codec(spec: CodecSpec | None, frame_shape: tuple[int, int, int]) -> Codec | PixelCodec:
+    """An untrained codec; without a spec, none. Weights come from torch's global generator."""
+    return PixelCodec(frame_shape) if spec is None else Codec(spec, frame_shape)
+
+
+def save_codec(codec: Codec | PixelCodec, directory: Path) -> None:
+    """Write codec.safetensors, and codec.json: what to build, and whose weights, so that it names these latents."""
+    save_file(codec.state_dict(), directory / WEIGHTS)
+    description = {
+        "spec": dataclasses.asdict(codec.spec) if isinstance(codec, Codec) else None,
+        "frame_shape": codec.frame_shape,
+        "latent_shape": codec.latent_shape,
+        "sha256": digest_of(directory / WEIGHTS),
+    }
+    write_json(directory / DESCRIPTION, description)
+
+
+def load_codec(directory: Path) -> Codec | PixelCodec:
+    """The codec of a directory, frozen, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no codec was saved there.
+        ValueError: the weights are not those of codec.json.
+    """
+    description = json.loads((directory / DESCRIPTION).read_text())
+    found = digest_of(directory / WEIGHTS)
+    if found != description["sha256"]:
+        raise ValueError(f"{WEIGHTS} must have the sha256 of {DESCRIPTION}: {directory} has {found}")
+    spec, (C, H, W) = description["spec"], description["frame_shape"]
+    codec = new_codec(None if spec is None else CodecSpec(**spec), (C, H, W))
+    codec.load_state_dict(load_file(directory / WEIGHTS))
+    return codec.eval().requires_grad_(False)
