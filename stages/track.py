@@ -1,0 +1,48 @@
+"""Bring MLflow up to date with reports/ and with running units: `python -m stages.track [--every SECONDS]`.
+
+Works on the workspace in the current directory. MLFLOW_TRACKING_URI names another store than its mlflow.db.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipeline.dashboard import MARK
+from pipeline.tracking import Tracked, is_server, track
+from pipeline.unit import work_root, write_json
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m stages.track", description=__doc__)
+    parser.add_argument("--every", type=float, metavar="SECONDS", help="go on, and follow running units")
+    options = parser.parse_args()
+    workspace, uri = Path.cwd(), os.environ.get("MLFLOW_TRACKING_URI")
+    tracked = track(workspace, work_root(), uri=uri)
+    write_json(workspace / "reports" / "tracked.json", {"pending": tracked.pending, "sent": tracked.sent})
+    tell(tracked, uri)
+    while options.every and tracked.page:
+        time.sleep(options.every)
+        before, tracked = tracked, track(workspace, work_root(), uri=uri)
+        if (tracked.reason, tracked.damaged) != (before.reason, before.damaged):
+            tell(tracked, uri)
+    return 1 if tracked.damaged or (options.every and tracked.reason) else 0
+
+
+def tell(tracked: Tracked, uri: str | None) -> None:
+    """What was done, for people; and on stdout the page to open."""
+    lines = list(tracked.damaged)
+    if tracked.reason:
+        lines.append(f"{uri or 'mlflow.db'} has {len(tracked.sent)} runs, {len(tracked.pending)} are not yet sent:")
+        lines.append(f"  {tracked.reason}\nTo send them: python3 -m pipeline track")
+    else:
+        lines.append(f"MLflow holds {len(tracked.sent)} finished runs, {tracked.num_new} of them new;")
+        lines[-1] += f" {len(tracked.running)} units are running"
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    if tracked.page and not tracked.reason:
+        print(f"{MARK}{uri.rstrip('/') if uri and is_server(uri) else ''}{tracked.page}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,368 @@
+"""MLflow shows what the files say, however often and after whatever accident it is brought up to date."""
+
+import csv
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+
+from pipeline import dashboard, tracking
+from pipeline.lineage import lock_digests, source_tags
+from pipeline.records import DamagedRecordError, read_record
+from pipeline.tracking import EXPERIMENT, Ledger, track
+from pipeline.unit import canonical_json
+
+CURVE = [{"step": 10 * row, "student_loss": 1.0 / (row + 1), "grad_norm": 0.1 * row} for row in range(1300)]
+METRICS = {"psnr": 21.5, "fvd": {"value": 12.25, "interval": [11.0, 13.5]}, "network": "both", "nothing": None}
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Path:
+    """An empty MLflow database: migrating it takes seconds, copying it none."""
+    path = tmp_path_factory.mktemp("template") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path, migrated) -> Path:
+    shutil.copyfile(migrated, tmp_path / "mlflow.db")
+    write_record(tmp_path, "codec", None, "c0dec", curve=CURVE)
+    write_record(tmp_path, "teacher", "causal", "7eac4e5", curve=CURVE[:3])
+    entry = {"cmd": "python -m stages.entry codec", "deps": [{"path": "pipeline/unit.py", "md5": "0"}]}
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"codec": entry}}))
+    return tmp_path
+
+
+def write_record(workspace: Path, stage: str, item: str | None, fingerprint: str, *, curve: list[dict]) -> Path:
+    directory = workspace / "reports" / stage / (item or "")
+    directory.mkdir(parents=True, exist_ok=True)
+    record = {
+        "stage": stage,
+        "item": item,
+        "fingerprint": fingerprint,
+        "profile": "default",
+        "work": {"type": "Codec", "num_steps": 13000, "loss": {"type": "DMD", "levels": [0.2, 0.9]}},
+        "inputs": {"clips": "aa11"},
+        "metrics": METRICS,
+        "timing": {"seconds": 90.5},
+        "products": {"codec.safetensors": "bb22"},
+    }
+    (directory / "record.json").write_text(json.dumps(record))
+    with (directory / "curve.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["step", "student_loss", "grad_norm"])
+        writer.writeheader()
+        writer.writerows(curve)
+    (directory / "samples.png").write_bytes(b"picture")
+    return directory
+
+
+def client_of(workspace: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+
+
+def experiment_of(workspace: Path) -> Experiment:
+    found = client_of(workspace).get_experiment_by_name(EXPERIMENT)
+    assert found is not None
+    return found
+
+
+def runs_of(workspace: Path, condition: str = "tags.kind = 'unit'") -> dict:
+    runs = client_of(workspace).search_runs([experiment_of(workspace).experiment_id], condition)
+    assert len({run.info.run_name for run in runs}) == len(runs)
+    return {run.info.run_name: run for run in runs}
+
+
+def hold(directory: Path):
+    """Be a process that is at work on the unit in `directory`."""
+    lock = (directory / ".lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def start_unit(units: Path, fingerprint: str, rows: list[dict]) -> Path:
+    directory = units / "teacher" / fingerprint
+    directory.mkdir(parents=True, exist_ok=True)
+    unit = {"fingerprint": fingerprint, "stage": "teacher", "work": {"num_steps": 100}}
+    (directory / "unit.json").write_text(json.dumps(unit))
+    (directory / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return directory
+
+
+def test_track_writes_one_run_a_record_under_one_parent(workspace, tmp_path):
+    tracked = track(workspace, tmp_path / "work")
+    assert tracked.sent == ("7eac4e5", "c0dec")
+    assert tracked.num_new == 2
+    assert (tracked.pending, tracked.damaged, tracked.reason) == ((), (), "")
+    runs = runs_of(workspace)
+    assert set(runs) == {"codec", "teacher@causal"}
+    (parent,) = runs_of(workspace, "tags.kind = 'profile'").values()
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.info.status for run in [*runs.values(), parent]} == {"FINISHED"}
+
+
+def test_track_keeps_every_value_of_the_curve(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    run = runs_of(workspace)["codec"]
+    history = client_of(workspace).get_metric_history(run.info.run_id, "student_loss")
+    with (workspace / "reports" / "codec" / "curve.csv").open() as file:
+        expected = [(int(row["step"]), float(row["student_loss"])) for row in csv.DictReader(file)]
+    assert sorted((point.step, point.value) for point in history) == expected
+
+
+def test_track_flattens_results_and_parameters(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    run = runs_of(workspace)["codec"]
+    assert run.data.metrics["final.psnr"] == 21.5
+    assert run.data.metrics["final.fvd.value"] == 12.25
+    assert "final.nothing" not in run.data.metrics
+    assert run.data.tags["final.network"] == "both"
+    interval = client_of(workspace).get_metric_history(run.info.run_id, "final.fvd.interval")
+    assert [(point.step, point.value) for point in interval] == [(0, 11.0), (1, 13.5)]
+    wanted = {"type": "Codec", "num_steps": "13000", "loss.type": "DMD", "loss.levels": "[0.2, 0.9]"}
+    assert run.data.params == wanted
+
+
+def test_track_says_where_a_result_comes_from(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    tags = runs_of(workspace)["codec"].data.tags
+    record = json.loads((workspace / "reports" / "codec" / "record.json").read_text())
+    lock = json.loads((workspace / "dvc.lock").read_text())["stages"]["codec"]
+    sha256 = {name: hashlib.sha256(canonical_json(value).encode()).hexdigest() for name, value in
+              {"work": record["work"], "lock": lock}.items()}  # fmt: skip
+    assert tags["fingerprint"] == "c0dec"
+    assert (tags["params.sha256"], tags["dvc.lock"]) == (sha256["work"], sha256["lock"])
+    assert (tags["input.clips"], tags["sha256.codec.safetensors"]) == ("aa11", "bb22")
+    assert (tags["stage"], tags["item"], tags["profile"]) == ("codec", "", "default")
+    assert {name: tags[name] for name in ("git.revision", "git.dirty")} == source_tags()
+    assert runs_of(workspace)["teacher@causal"].data.tags["dvc.lock"] == "none"
+
+
+def test_track_shows_when_a_unit_ran_and_its_pictures(workspace, tmp_path):
+    finished = tmp_path / "work" / "codec" / "c0dec"
+    finished.mkdir(parents=True)
+    (finished / "metrics.json").write_text("{}")
+    os.utime(finished / "metrics.json", (1_000_000, 1_000_000))
+    track(workspace, tmp_path / "work")
+    run = runs_of(workspace)["codec"]
+    assert run.info.end_time == 1_000_000_000
+    assert run.info.end_time - run.info.start_time == 90_500
+    names = {file.path for file in client_of(workspace).list_artifacts(run.info.run_id)}
+    assert names == {"record.json", "curve.csv", "samples.png"}
+
+
+def test_track_twice_writes_nothing_new(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    before = {name: run.info.run_id for name, run in runs_of(workspace).items()}
+    again = track(workspace, tmp_path / "work")
+    assert again.num_new == 0
+    assert again.sent == ("7eac4e5", "c0dec")
+    assert {name: run.info.run_id for name, run in runs_of(workspace).items()} == before
+
+
+def test_track_repairs_a_run_that_was_left_half_written(workspace, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "log_curve", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            track(workspace, tmp_path / "work")
+    (half,) = runs_of(workspace).values()
+    assert half.info.status == "RUNNING"
+    assert track(workspace, tmp_path / "work").num_new == 2
+    runs = runs_of(workspace)
+    assert set(runs) == {"codec", "teacher@causal"}
+    assert half.info.run_id not in {run.info.run_id for run in runs.values()}
+
+
+def test_track_deletes_a_duplicate(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    run = runs_of(workspace)["codec"]
+    client = client_of(workspace)
+    copy = client.create_run(run.info.experiment_id, tags=run.data.tags, run_name="codec")
+    client.set_terminated(copy.info.run_id)
+    assert track(workspace, tmp_path / "work").num_new == 0
+    assert set(runs_of(workspace)) == {"codec", "teacher@causal"}
+
+
+def test_track_marks_runs_of_other_parameters_and_takes_them_back(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    write_record(workspace, "teacher", "causal", "0ther", curve=CURVE[:2])
+    assert track(workspace, tmp_path / "work").num_new == 1
+    current = "tags.stage = 'teacher' and tags.current = '{}'"
+    old = runs_of(workspace, current.format("false"))["teacher@causal"]
+    assert old.data.tags["fingerprint"] == "7eac4e5"
+    write_record(workspace, "teacher", "causal", "7eac4e5", curve=CURVE[:3])
+    assert track(workspace, tmp_path / "work").num_new == 0
+    back = runs_of(workspace, current.format("true"))["teacher@causal"]
+    assert back.info.run_id == old.info.run_id
+
+
+def test_track_builds_everything_anew_without_its_database(workspace, tmp_path, migrated):
+    track(workspace, tmp_path / "work")
+    other = tmp_path / "other"
+    shutil.copytree(workspace / "reports", other / "reports")
+    shutil.copyfile(migrated, other / "mlflow.db")
+    assert track(other, tmp_path / "work").num_new == 2
+    assert runs_of(other)["codec"].data.params == runs_of(workspace)["codec"].data.params
+
+
+def test_track_makes_the_experiment_anew_where_the_project_was_moved(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    moved = tmp_path / "moved"
+    shutil.copytree(workspace / "reports", moved / "reports")
+    shutil.copyfile(workspace / "mlflow.db", moved / "mlflow.db")
+    assert track(moved, tmp_path / "work").num_new == 2
+    run = runs_of(moved)["codec"]
+    assert run.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
+
+
+def test_a_running_unit_is_followed_until_it_ends(workspace, tmp_path):
+    units = tmp_path / "work"
+    directory = start_unit(units, "11fe", [{"step": 1, "student_loss": 0.5}])
+    with hold(directory):
+        assert track(workspace, units).running == ("11fe",)
+        rows = [{"step": step, "student_loss": 0.5 / step} for step in (1, 2, 3)]
+        start_unit(units, "11fe", rows)
+        with (directory / "curve.jsonl").open("a") as curve:
+            curve.write('{"step": 4, "stud')  # being written
+        track(workspace, units)
+        (run,) = runs_of(workspace, "tags.kind = 'running'").values()
+        assert run.info.status == "RUNNING"
+        history = client_of(workspace).get_metric_history(run.info.run_id, "student_loss")
+        assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25), (3, 0.5 / 3)]
+    assert track(workspace, units).running == ()
+    assert not runs_of(workspace, "tags.kind = 'running'")
+
+
+def test_a_damaged_record_is_named_and_the_others_are_sent(workspace, tmp_path):
+    (workspace / "reports" / "codec" / "curve.csv").unlink()
+    tracked = track(workspace, tmp_path / "work")
+    assert tracked.sent == ("7eac4e5",)
+    (line,) = tracked.damaged
+    assert str(workspace / "reports" / "codec" / "curve.csv") in line
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("record.json", '{"stage": "codec"', "damaged"),
+        ("record.json", '{"stage": "codec"}', "lacks 'item'"),
+        ("curve.csv", "step,student_loss\n1,0.5\n2", "damaged"),
+        ("curve.csv", "step,student_loss\n1,zero\n", "damaged"),
+    ],
+)
+def test_read_record_says_what_is_damaged(workspace, file, text, reason):
+    path = workspace / "reports" / "codec" / file
+    path.write_text(text)
+    with pytest.raises(DamagedRecordError, match=reason) as caught:
+        read_record(workspace / "reports" / "codec" / "record.json")
+    assert str(path) in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_leaves_everything_pending(workspace, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracked = track(workspace, tmp_path / "work", uri=f"http://127.0.0.1:{free_port()}")
+    assert tracked.pending == ("7eac4e5", "c0dec")
+    assert tracked.sent == ()
+    assert "refused" in tracked.reason
+
+
+def test_the_saved_view_compares_what_was_measured(workspace, tmp_path):
+    page = track(workspace, tmp_path / "work").page
+    experiment = experiment_of(workspace)
+    assert f"/experiments/{experiment.experiment_id}/" in page
+    view = json.loads(experiment.tags["mlflow.sharedViewState.forcing-grid"])
+    charts = json.loads(view["state"])["compareRunCharts"]
+    assert {chart["metricKey"] for chart in charts if chart["type"] == "BAR"} >= {"final.fvd.value", "final.psnr"}
+    assert [chart["metricKey"] for chart in charts if chart["type"] == "LINE"] == ["student_loss"]
+
+
+def test_lock_digests_see_only_their_own_entry(workspace):
+    before = lock_digests(workspace)["codec"]
+    lock = json.loads((workspace / "dvc.lock").read_text())
+    lock["stages"]["track"] = {"cmd": "python -m stages.track"}
+    (workspace / "dvc.lock").write_text(json.dumps(lock))
+    assert lock_digests(workspace)["codec"] == before
+    lock["stages"]["codec"]["cmd"] += " "
+    (workspace / "dvc.lock").write_text(json.dumps(lock))
+    assert lock_digests(workspace)["codec"] != before
+
+
+def test_source_tags_are_none_outside_a_repository_of_the_project(tmp_path):
+    assert source_tags(tmp_path) == {"git.revision": "none", "git.dirty": "none"}
+
+
+def test_source_tags_do_not_count_results_as_changes(tmp_path):
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], cwd=tmp_path, check=True)
+
+    (tmp_path / "reports").mkdir()
+    for name in ("code.py", "reports/grid.csv"):
+        (tmp_path / name).write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "reports/grid.csv").write_text("2\n")
+    assert source_tags(tmp_path)["git.dirty"] == "false"
+    (tmp_path / "code.py").write_text("2\n")
+    assert source_tags(tmp_path)["git.dirty"] == "true"
+
+
+def test_in_batches_keeps_order_and_size():
+    batches = list(tracking.in_batches(list(range(2500)), 1000))
+    assert [len(some) for some in batches] == [1000, 1000, 500]
+    assert list(itertools.chain(*batches)) == list(range(2500))
+
+
+@pytest.mark.slow
+def test_the_stage_writes_stable_fingerprints_and_passes_without_a_server(workspace):
+    env = {**os.environ, "FORCING_GRID_WORK": str(workspace / "work"), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    command = [sys.executable, "-m", "stages.track"]
+    closed = {**env, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
+    away = subprocess.run(command, cwd=workspace, env=closed, capture_output=True, text=True)
+    assert away.returncode == 0
+    assert "2 are not yet sent" in away.stderr
+    tracked = workspace / "reports" / "tracked.json"
+    assert json.loads(tracked.read_text()) == {"pending": ["7eac4e5", "c0dec"], "sent": []}
+    here = subprocess.run(command, cwd=workspace, env=env, capture_output=True, text=True)
+    assert here.returncode == 0
+    assert json.loads(tracked.read_text()) == {"pending": [], "sent": ["7eac4e5", "c0dec"]}
+    assert here.stdout.startswith("dashboard: /#/experiments/")
+
+
+@pytest.mark.slow
+def test_the_dashboard_answers_on_this_machine_only(workspace):
+    port = free_port()
+    command = [sys.executable, "-m", *dashboard.server_command(workspace, f"sqlite:///{workspace}/mlflow.db", port)]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with dashboard.in_background(command, workspace, env) as server:
+        assert dashboard.wait_until_healthy(port, server)
+        assert listening_addresses(port) == {"0100007F"}
+    assert server.poll() is not None
+    assert dashboard.is_free(port)
+
+
+def listening_addresses(port: int) -> set[str]:
+    """Local addresses, as the kernel writes them, on which someone listens at this port."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if state == "0A" and local.endswith(f":{port:04X}"):
+                found.add(local.split(":")[0])
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
