@@ -1,5 +1,7 @@
 """The one weighted denoising loss: the l2 loss and every fake score use it."""
 
+import torch
+
 from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.interfaces import NoiseLevel, Scalar, Video
@@ -10,8 +12,8 @@ def denoising_loss(x0_hat: Video, x0: Video, t: NoiseLevel, *, schedule: Schedul
 
     Kingma & Gao, arXiv:2303.00848, eq. 2, with the factor 1/2 left out.
     """
-    noisy = (t > 0).nonzero(as_tuple=True)
-    at = schedule.at(t)
-    weight = WEIGHTINGS[weighting](type(at)(at.alpha[noisy], at.sigma[noisy]))
-    error = (x0_hat[noisy] - x0[noisy]).float().square()
-    return (weight * error).mean() if len(noisy[0]) else x0_hat.sum() * 0.0
+    is_noisy = t > 0
+    at = schedule.at(torch.where(is_noisy, t, 0.5))  # any level will do where the weight is set to 0
+    weight = WEIGHTINGS[weighting](at) * is_noisy[:, :, None, None, None]
+    error = (x0_hat - x0).float().square()
+    return (weight * error).mean() * (is_noisy.numel() / is_noisy.sum().clamp_min(1))

@@ -1,0 +1,94 @@
+"""What every stage does around its work: parameters, progress bar, products, record."""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads are 10x slower beside another process
+
+from tqdm import tqdm
+
+from pipeline.config import Params, load_params
+from pipeline.interfaces import Progress
+from pipeline.unit import Work, digest_of, run_unit, write_json
+
+ARTIFACTS, REPORTS = Path("artifacts"), Path("reports")
+
+
+def stage(main: Callable[..., None]) -> None:
+    """Run a stage with the items of the command line; exit code 2 and one line for what a person can mend.
+
+    The stage ends with the process that started it, so that no orphan goes on training.
+    """
+    end_with_parent()
+    try:
+        main(load_params(Path("params.yaml")), *sys.argv[1:])
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(_one_line(error, 2))
+    except FloatingPointError as error:
+        sys.exit(_one_line(error, 1))
+
+
+def publish(params: Params, stage: str, item: str, work: Work, inputs: Mapping[str, Path]) -> None:
+    """Run the unit; copy its products to artifacts/, and its record, curve and pictures to reports/."""
+    name = Path(stage, item)
+    with tqdm(desc=str(name), unit="step", disable=None, dynamic_ncols=True) as bar:
+        directory = run_unit(stage, work, inputs, on_progress=lambda progress: _show(bar, progress))
+    out, show = directory / "out", directory / "show"
+    if out.exists():
+        _replace(out, ARTIFACTS / name)
+    report = REPORTS / name
+    _replace(show if show.exists() else None, report)
+    unit = json.loads((directory / "unit.json").read_text())
+    record = {
+        "stage": stage,
+        "item": item,
+        "profile": params.profile,
+        **{key: unit[key] for key in ("fingerprint", "work", "inputs", "versions")},
+        "metrics": json.loads((directory / "metrics.json").read_text()),
+        "timing": json.loads((directory / "timing.json").read_text()),
+        "products": {path.name: digest_of(path) for path in sorted(out.glob("*"))},
+    }
+    write_json(report / "record.json", record)
+    if (directory / "curve.jsonl").exists():
+        write_curve(directory / "curve.jsonl", report / "curve.csv")
+
+
+def write_curve(source: Path, target: Path) -> None:
+    """The rows of a curve as CSV, one column a metric."""
+    import pandas as pd
+
+    pd.read_json(source, lines=True).to_csv(target, index=False)
+
+
+def _replace(source: Path | None, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    if source is None:
+        target.mkdir(parents=True)
+    else:
+        shutil.copytree(source, target)
+
+
+def _show(bar: tqdm, progress: Progress) -> None:
+    bar.total = progress.num_steps
+    bar.set_postfix({name: f"{value:.4g}" for name, value in progress.metrics.items()}, refresh=False)
+    bar.update(progress.step - bar.n)
+
+
+def _one_line(error: Exception, code: int) -> int:
+    sys.stderr.write(f"{error}\n")
+    return code
+
+
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies (Linux; elsewhere orphans must be ended by hand)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)

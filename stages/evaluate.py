@@ -1,0 +1,18 @@
+"""Measure a checkpoint against the test clips: python -m stages.evaluate STAGE ITEM"""
+
+from pipeline.config import Params
+from stages.entry import ARTIFACTS, publish, stage
+
+
+def main(params: Params, trained_by: str, item: str) -> None:
+    inputs = {
+        "clips": ARTIFACTS / "prepare",
+        "features": ARTIFACTS / "features",
+        "codec": ARTIFACTS / "codec",
+        "student": ARTIFACTS / trained_by / item,
+    }
+    publish(params, "evaluate", f"{trained_by}-{item}", params.evaluate_unit(trained_by, item), inputs)
+
+
+if __name__ == "__main__":
+    stage(main)

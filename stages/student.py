@@ -1,0 +1,24 @@
+"""Train a student: python -m stages.student distill|rollout LOSS
+
+distill: (diffusion_forcing, LOSS), from the causal teacher.
+rollout: (self_forcing, LOSS), from the distilled student.
+"""
+
+from pathlib import Path
+
+from pipeline.config import Params
+from stages.entry import ARTIFACTS, publish, stage
+
+
+def main(params: Params, name: str, loss: str) -> None:
+    origin = {"distill": Path("teacher", "causal"), "rollout": Path("distill", loss)}[name]
+    inputs = {
+        "codec": ARTIFACTS / "codec",
+        "init": ARTIFACTS / origin,
+        "teacher": ARTIFACTS / "teacher" / "bidirectional",
+    }
+    publish(params, name, loss, params.student_unit(name, loss), inputs)
+
+
+if __name__ == "__main__":
+    stage(main)
