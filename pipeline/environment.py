@@ -72,6 +72,8 @@ def variables(directory: Path) -> dict[str, str]:
     env |= {"PATH": f"{directory / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     env |= {"VIRTUAL_ENV": str(directory), "PYTHONUNBUFFERED": "1"}
     env.pop("PYTHONHOME", None)
+    if "FORCING_GRID_WORK" in env:  # stages of a profile run in another directory
+        env["FORCING_GRID_WORK"] = str(Path(env["FORCING_GRID_WORK"]).absolute())
     return env
 
 
@@ -141,9 +143,10 @@ def _keep(output: Iterable[str], lines: list[str]) -> None:
 
 def phase_of(lines: list[str]) -> str:
     """What pip is doing, read from what it has said so far."""
-    collected = sum(line.startswith("Collecting ") for line in lines)
-    if any(line.startswith("Installing collected packages") for line in lines):
-        return f"installing {collected} packages"
+    collected = sum(line.startswith(("Collecting ", "Processing ")) for line in lines)
+    for line in lines:
+        if line.startswith("Installing collected packages: "):
+            return f"installing {line.count(',') + 1} packages"
     return f"collecting packages: {collected} so far" if collected else "preparing"
 
 

@@ -21,7 +21,7 @@ class Record:
 
     directory: Path
     stage: str
-    item: str | None
+    item: str  # "" where the stage has but one
     fingerprint: str
     work: dict[str, Any]
     inputs: dict[str, str]
@@ -34,7 +34,7 @@ class Record:
     @property
     def name(self) -> str:
         """The name of its DVC stage."""
-        return f"{self.stage}@{self.item}" if self.item else self.stage
+        return "@".join(filter(None, (self.stage, self.item)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_records(reports: Path) -> tuple[list[Record], list[str]]:
 
 
 def read_record(path: Path) -> Record:
-    """The unit that a record.json and the curve.csv beside it describe.
+    """The unit that a record.json and, where it has a curve, the curve.csv beside it describe.
 
     Raises:
         DamagedRecordError: either is missing, cut short, or lacks an entry.
@@ -70,13 +70,15 @@ def read_record(path: Path) -> Record:
         names = ("stage", "item", "fingerprint", "work", "inputs", "metrics", "products", "profile")
         entries = {name: content[name] for name in names}
         seconds = float(content["timing"]["seconds"])
+        has_curve = content.get("has_curve", path.with_name("curve.csv").exists())
     except OSError as error:
         raise DamagedRecordError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
         raise DamagedRecordError(f"{path} is damaged: it lacks {error}") from error
     except (ValueError, TypeError) as error:
         raise DamagedRecordError(f"{path} is damaged: {error}") from error
-    return Record(path.parent, **entries, seconds=seconds, curve=read_curve(path.with_name("curve.csv")))
+    curve = read_curve(path.with_name("curve.csv")) if has_curve else ()
+    return Record(path.parent, **entries, seconds=seconds, curve=curve)
 
 
 def read_curve(path: Path) -> tuple[Row, ...]:
@@ -88,6 +90,8 @@ def read_curve(path: Path) -> tuple[Row, ...]:
     try:
         with path.open(newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
+            if rows and "step" not in header:
+                raise ValueError("it has no column step")
             curve = [dict(zip(header, row, strict=True)) for row in rows]
             return tuple({name: float(value) for name, value in row.items() if value} for row in curve)
     except OSError as error:

@@ -148,7 +148,7 @@ class Ledger:
             "kind": "unit",
             "unit": record.name,
             "stage": record.stage,
-            "item": record.item or "",
+            "item": record.item,
             "profile": record.profile,
             "fingerprint": record.fingerprint,
             "current": "true",

@@ -153,6 +153,12 @@ def test_the_environment_comes_first_and_telemetry_is_off(monkeypatch):
     assert "PYTHONHOME" not in env
 
 
+def test_the_work_root_does_not_depend_on_where_a_stage_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCING_GRID_WORK", "elsewhere")
+    assert variables(Path("/p/.venv"))["FORCING_GRID_WORK"] == str(tmp_path / "elsewhere")
+
+
 def test_a_python_without_ensurepip_gets_the_name_of_the_package(project, installed, monkeypatch):
     monkeypatch.setattr(environment, "NEEDED", ("venv", "no_such_ensurepip"))
     with pytest.raises(SetupError, match=rf"apt install python3\.{sys.version_info.minor}-venv"):
@@ -190,7 +196,7 @@ def test_phase_of_reads_what_pip_says():
     assert phase_of([]) == "preparing"
     lines = ["Collecting a\n", "  Downloading a.whl\n", "Collecting b\n"]
     assert phase_of(lines) == "collecting packages: 2 so far"
-    assert phase_of([*lines, "Installing collected packages: a, b\n"]) == "installing 2 packages"
+    assert phase_of([*lines, "Installing collected packages: a, b, c\n"]) == "installing 3 packages"
 
 
 def test_repro_checks_the_parameters_first(started, monkeypatch):

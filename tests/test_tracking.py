@@ -37,15 +37,15 @@ def migrated(tmp_path_factory) -> Path:
 @pytest.fixture
 def workspace(tmp_path, migrated) -> Path:
     shutil.copyfile(migrated, tmp_path / "mlflow.db")
-    write_record(tmp_path, "codec", None, "c0dec", curve=CURVE)
+    write_record(tmp_path, "codec", "", "c0dec", curve=CURVE)
     write_record(tmp_path, "teacher", "causal", "7eac4e5", curve=CURVE[:3])
     entry = {"cmd": "python -m stages.entry codec", "deps": [{"path": "pipeline/unit.py", "md5": "0"}]}
     (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"codec": entry}}))
     return tmp_path
 
 
-def write_record(workspace: Path, stage: str, item: str | None, fingerprint: str, *, curve: list[dict]) -> Path:
-    directory = workspace / "reports" / stage / (item or "")
+def write_record(workspace: Path, stage: str, item: str, fingerprint: str, *, curve: list[dict]) -> Path:
+    directory = workspace / "reports" / stage / item
     directory.mkdir(parents=True, exist_ok=True)
     record = {
         "stage": stage,
@@ -56,6 +56,7 @@ def write_record(workspace: Path, stage: str, item: str | None, fingerprint: str
         "inputs": {"clips": "aa11"},
         "metrics": METRICS,
         "timing": {"seconds": 90.5},
+        "has_curve": True,
         "products": {"codec.safetensors": "bb22"},
     }
     (directory / "record.json").write_text(json.dumps(record))
@@ -258,6 +259,7 @@ def test_a_damaged_record_is_named_and_the_others_are_sent(workspace, tmp_path):
         ("record.json", '{"stage": "codec"}', "lacks 'item'"),
         ("curve.csv", "step,student_loss\n1,0.5\n2", "damaged"),
         ("curve.csv", "step,student_loss\n1,zero\n", "damaged"),
+        ("curve.csv", "student_loss\n0.5\n", "no column step"),
     ],
 )
 def test_read_record_says_what_is_damaged(workspace, file, text, reason):
@@ -266,6 +268,14 @@ def test_read_record_says_what_is_damaged(workspace, file, text, reason):
     with pytest.raises(DamagedRecordError, match=reason) as caught:
         read_record(workspace / "reports" / "codec" / "record.json")
     assert str(path) in str(caught.value)
+
+
+def test_a_unit_without_a_curve_is_whole(workspace):
+    directory = workspace / "reports" / "codec"
+    record = json.loads((directory / "record.json").read_text())
+    (directory / "record.json").write_text(json.dumps({**record, "has_curve": False}))
+    (directory / "curve.csv").unlink()
+    assert read_record(directory / "record.json").curve == ()
 
 
 def test_a_server_that_does_not_answer_leaves_everything_pending(workspace, tmp_path, monkeypatch):
