@@ -1,8 +1,7 @@
-"""The shapes, protocols and records through which the parts of the library meet."""
+"""The shapes and records through which the parts of the library meet."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,10 +11,8 @@ NoiseLevel = Float[Tensor, "B T"]  # t of every frame, in [0, 1]; 0 = clean, 1 =
 Scalar = Float[Tensor, ""]
 
 
-class Denoiser(Protocol):
-    """The narrow waist: D(x_t, t) -> x0_hat, the posterior mean of the clean frames."""
-
-    def __call__(self, x_t: Video, t: NoiseLevel) -> Video: ...
+# The narrow waist: D(x_t, t) -> x0_hat, the posterior mean of the clean frames.
+Denoise = Callable[[Video, NoiseLevel], Video]
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Rollout:
     x_t: Video  # the noisy frames it was predicted from
     t: NoiseLevel  # the level that each frame was predicted from
     target: Video | None  # the data it should equal; None when the student runs free
-    denoise: Denoiser  # the student at other levels of the same frames, same context and mask
+    denoise: Denoise  # the student at other levels of the same frames, same context and mask
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline.interfaces import OnProgress, Progress, no_progress
 
@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 Metrics = dict[str, Any]
 
 
+@runtime_checkable
 class Work(Protocol):
     """A frozen dataclass whose fields are everything that the result depends on, beside its inputs and its code.
 

@@ -6,7 +6,7 @@ Self-Forcing, arXiv:2506.08009, algorithms 1 and 2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,7 @@ from pipeline.streams import noise_like
 Cache = Any  # what a denoiser keeps of the finished frames; opaque here, never modified in place
 
 
+@runtime_checkable
 class CachedDenoiser(Protocol):
     """A denoiser that sees one chunk in the context of finished frames."""
 

@@ -1,7 +1,7 @@
 """Noise schedules: how much signal and how much noise a frame holds at time t."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ class Coefficients(NamedTuple):
     sigma: PerFrame
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A schedule is what it does to a frame at time t."""
 

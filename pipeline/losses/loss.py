@@ -1,6 +1,6 @@
 """What a loss is to the training loop."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Generator, nn
 
@@ -9,6 +9,7 @@ from pipeline.interfaces import Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
 
 
+@runtime_checkable
 class Loss(Protocol):
     """A frozen dataclass of hyper-parameters that judges a rollout; it owns every network beside the student."""
 
@@ -28,6 +29,7 @@ class Loss(Protocol):
     ) -> Scalar: ...
 
 
+@runtime_checkable
 class CriticLoss(Loss, Protocol):
     """A loss with networks of its own to train."""
 

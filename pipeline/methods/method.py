@@ -1,6 +1,6 @@
 """What a method is to the training loop."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Generator
 
@@ -9,6 +9,7 @@ from pipeline.interfaces import Rollout, Video
 from pipeline.models.denoiser import Denoiser
 
 
+@runtime_checkable
 class Method(Protocol):
     """A frozen dataclass of hyper-parameters that turns a batch of clips into a rollout of the student."""
 
