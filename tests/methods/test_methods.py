@@ -1,0 +1,91 @@
+"""Methods: what a rollout holds."""
+
+import pytest
+import torch
+
+from pipeline.diffusion.autoregress import Sampler
+from pipeline.diffusion.schedule import FlowMatching, add_noise
+from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.self_forcing import SelfForcing
+from pipeline.models.backbone import BackboneSpec
+from pipeline.models.denoiser import Denoiser, DenoiserSpec
+
+
+@pytest.fixture
+def student():
+    torch.manual_seed(0)
+    spec = BackboneSpec(channels=1, frame_size=4, patch=4, width=16, depth=2, num_heads=2)
+    denoiser = Denoiser(DenoiserSpec(spec))
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return denoiser
+
+
+def test_diffusion_forcing_denoises_its_own_noisy_frames(student, rng):
+    clips = torch.randn(64, 4, 1, 4, 4, generator=rng)
+    made = DiffusionForcing(clean_probability=0.5).rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    assert made.target is clips
+    assert torch.equal(made.x0_hat, student(made.x_t, made.t))
+    clean = made.t == 0
+    assert torch.equal(made.x_t[clean], clips[clean])
+    implied = (made.x_t - add_noise(FlowMatching(), clips, torch.zeros_like(clips), made.t))[~clean]
+    noise = implied / made.t[~clean][:, None, None, None]
+    assert abs(noise.std() - 1) < 0.05
+
+
+def test_diffusion_forcing_of_a_student_shows_only_the_levels_that_it_samples_with(student, rng):
+    clips = torch.randn(64, 4, 1, 4, 4, generator=rng)
+    made = DiffusionForcing(num_steps=4).rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    assert set(made.t.unique().tolist()) == {0.25, 0.5, 0.75, 1.0}
+
+
+@pytest.mark.parametrize("exit_step", ["per_clip", "per_chunk"])
+def test_self_forcing_leaves_at_one_step_a_clip_or_one_a_chunk(student, exit_step, rng):
+    clips = torch.randn(64, 4, 1, 4, 4, generator=rng)
+    made = SelfForcing(Sampler(), exit_step).rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    assert made.target is None
+    levels_a_clip = [len(row.unique()) for row in made.t]
+    assert max(levels_a_clip) == 1 if exit_step == "per_clip" else max(levels_a_clip) > 1
+    assert set(made.t.unique().tolist()) == {0.25, 0.5, 0.75, 1.0}
+
+
+def test_self_forcing_denoises_again_in_the_same_context(student, rng):
+    clips = torch.randn(8, 4, 1, 4, 4, generator=rng)
+    made = SelfForcing().rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    assert torch.allclose(made.denoise(made.x_t, made.t), made.x0_hat, atol=1e-6)
+
+
+def test_self_forcing_takes_nothing_but_the_shape_of_the_clips(student):
+    clips = torch.randn(2, 4, 4, 1, 4, 4)
+    rolls = [
+        SelfForcing().rollout(student, c, schedule=FlowMatching(), rng=torch.Generator().manual_seed(5))
+        for c in clips
+    ]
+    assert torch.equal(rolls[0].x0_hat, rolls[1].x0_hat)
+
+
+def test_self_forcing_gradient_reaches_every_block_and_no_context(student, rng):
+    clips = torch.randn(8, 4, 1, 4, 4, generator=rng)
+    made = SelfForcing().rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    made.x0_hat[:, 0].sum().backward(retain_graph=True)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.backbone.blocks[1].parameters())
+    before = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
+    # frame 3 uses frames 0..2 as context: its gradient must be that of its own call alone
+    student.zero_grad()
+    made.x0_hat[:, 3].sum().backward()
+    own = {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
+    assert before.keys() == own.keys()
+    caches_hold_no_graph = made.denoise(made.x_t.detach(), made.t)[:, 3].sum()
+    student.zero_grad()
+    caches_hold_no_graph.backward()
+    for name, parameter in student.named_parameters():
+        assert torch.allclose(parameter.grad, own[name], atol=1e-5), name
+
+
+def test_methods_refuse_impossible_parameters():
+    with pytest.raises(ValueError, match="exit_step must be one of per_clip, per_chunk, got 'last'"):
+        SelfForcing(exit_step="last")
+    with pytest.raises(ValueError, match=r"clean_probability must lie in \[0, 1\), got 1.0"):
+        DiffusionForcing(clean_probability=1.0)
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        DiffusionForcing(num_steps=0)
