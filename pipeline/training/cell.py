@@ -1,6 +1,5 @@
 """One training unit: a cell of the grid, from its inputs to the student's averaged weights."""
 
-import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +122,3 @@ def average(reports: list[StepReport]) -> dict[str, float]:
     """Mean of every metric over some steps, to seven digits."""
     names = reports[-1].metrics
     return {name: float(f"{torch.stack([r.metrics[name] for r in reports]).mean().item():.7g}") for name in names}
-
-
-def read_curve(path: Path) -> list[dict[str, float]]:
-    """The rows of a curve.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

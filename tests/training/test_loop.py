@@ -1,0 +1,137 @@
+"""The loop: the schedule of updates, and whose weights they move."""
+
+import pytest
+import torch
+
+from pipeline.models.denoiser import Denoiser
+from pipeline.training.loop import TrainingSpec, TrainState, draw_batch, train
+from pipeline.training.optimizer import Optimizer, OptimizerSpec, is_block_matrix
+from tests.cells import make_cell
+
+
+def start(method="diffusion_forcing", loss="dmd"):
+    cell = make_cell(method, loss, num_steps=2)
+    torch.manual_seed(0)
+    teacher = Denoiser(make_cell(attention="full").denoiser)
+    return cell, TrainState(Denoiser(cell.denoiser), cell.loss.critics(teacher), cell.training)
+
+
+def test_critic_updates_each_see_a_fresh_rollout_then_the_student_moves(rng, monkeypatch):
+    cell, state = start()
+    clips, seen = torch.randn(16, 4, 2, 2, 2, generator=rng), []
+    critic_loss, student_loss = type(cell.loss).critic_loss, type(cell.loss).student_loss
+
+    def spy(kind, original):
+        def call(self, rollout, *args, **kwargs):
+            seen.append((kind, rollout.x_t.sum().item(), rollout.x0_hat.requires_grad))
+            return original(self, rollout, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(type(cell.loss), "critic_loss", spy("critic", critic_loss))
+    monkeypatch.setattr(type(cell.loss), "student_loss", spy("student", student_loss))
+    list(train(state, clips, method=cell.method, loss=cell.loss, seed=0))
+    assert [kind for kind, _, _ in seen] == (["critic"] * 5 + ["student"]) * 2
+    assert len({total for _, total, _ in seen}) == 12
+    assert [grad for _, _, grad in seen] == ([False] * 5 + [True]) * 2
+
+
+def test_a_step_moves_student_and_fake_score_and_never_the_teacher(rng):
+    cell, state = start("self_forcing")
+    clips = torch.randn(16, 4, 2, 2, 2, generator=rng)
+    before = {name: tensor.clone() for name, tensor in state.critics.state_dict().items()}
+    student = {name: tensor.clone() for name, tensor in state.student.state_dict().items()}
+    list(train(state, clips, method=cell.method, loss=cell.loss, seed=0))
+    moved = {
+        name.split(".")[0] for name, t in state.critics.state_dict().items() if not torch.equal(t, before[name])
+    }
+    assert moved == {"fake"}
+    assert any(not torch.equal(t, student[name]) for name, t in state.student.state_dict().items())
+
+
+def test_a_critic_moves_no_draw_of_the_data():
+    batches = [draw_batch(torch.arange(50.0)[:, None, None, None, None], 8, rng()) for rng in [_stream] * 2]
+    assert torch.equal(*batches)
+
+
+def _stream():
+    from pipeline.streams import stream
+
+    return stream(0, "student", 3)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    spec = OptimizerSpec(warmup_steps=4, decay_share=0.5)
+    rates = [spec.rate_at(step, 20) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[10] == 1.0
+    assert rates[15] == 0.5
+    assert rates[19] == pytest.approx(0.1)
+    assert OptimizerSpec(decay_share=0.0).rate_at(19, 20) == 1.0
+
+
+def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
+    student = Denoiser(make_cell().denoiser)
+    muon = [name for name, p in student.named_parameters() if is_block_matrix(name, p)]
+    assert {name.split(".")[-2] for name in muon} == {"qkv", "out", "up", "down"}
+    optimizer = Optimizer(OptimizerSpec(name="muon"), student)
+    held = sum(
+        len(group["params"])
+        for torch_optimizer, _ in optimizer.optimizers
+        for group in torch_optimizer.param_groups
+    )
+    assert held == len(list(student.parameters()))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_reloaded_optimizer_goes_on_as_if_never_stopped(name):
+    def build():
+        torch.manual_seed(0)
+        student = Denoiser(make_cell().denoiser)
+        return student, Optimizer(OptimizerSpec(name=name, learning_rate=1e-2), student)
+
+    def step(optimizer, seed):
+        generator = torch.Generator().manual_seed(seed)
+        optimizer.update([torch.randn(p.shape, generator=generator) for p in optimizer.parameters], factor=1.0)
+
+    student, optimizer = build()
+    for seed in range(3):
+        step(optimizer, seed)
+    weights, remembered = student.state_dict(), {k: v.clone() for k, v in optimizer.tensors().items()}
+    again, reloaded = build()
+    again.load_state_dict(weights)
+    reloaded.load(remembered)
+    step(optimizer, 9)
+    step(reloaded, 9)
+    for key, tensor in student.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
+        ({"num_steps": 1, "ema_decay": 1.0}, "ema_decay must lie in"),
+        (
+            {"num_steps": 1, "report_every": 3, "checkpoint_every": 10},
+            "must be a multiple of report_every, got 10 and 3",
+        ),
+    ],
+)
+def test_training_refuses_impossible_parameters(fields, says):
+    with pytest.raises(ValueError, match=says):
+        TrainingSpec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"name": "sgd"}, "name must be one of adamw, muon, got 'sgd'"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"beta2": 1.5}, r"beta2 must lie in \[0, 1\], got 1.5"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+    ],
+)
+def test_optimizer_refuses_impossible_parameters(fields, says):
+    with pytest.raises(ValueError, match=says):
+        OptimizerSpec(**fields)
