@@ -1,32 +1,25 @@
 """The codec's unit: train the frame autoencoder, measure what it loses, and write the training clips' latents."""
 
-import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from pipeline.data.contact_sheet import contact_sheet
-from pipeline.data.store import ClipStore, one_of_each, to_uint8, to_video
+from pipeline.data.store import ClipStore, to_uint8, to_video
 from pipeline.interfaces import Progress, Scalar, Video
 from pipeline.models.codec import Codec, CodecSpec, LatentFrames, Latents, PixelCodec, new_codec, save_codec
-from pipeline.models.digit_reader import DigitReader, load_digit_reader
+from pipeline.models.digit_reader import load_digit_reader
 from pipeline.streams import noise_like, stream, stream_seed
 from pipeline.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from pipeline.training.codec_quality import ENCODED_AT_ONCE, describe_latents, draw_reconstructions, measure, psnr
 from pipeline.training.optimizer import Optimizer, OptimizerSpec
 from pipeline.unit import Metrics
 
-WINDOW = 3  # consecutive frames a training example: as many as an acceleration needs
-ENCODED_AT_ONCE = 256  # clips
-HELDOUT_STRIDE = 4  # of the frames of the test clips, every so many are measured
 WATCHED_FRAMES = 512  # metric-split frames whose PSNR is the curve
 WATCHED = "learning_rate, batch_size, latent_noise"  # the parameters to look at when the loss is not finite
-MAX_PIXEL = 255.0
 
 
 @dataclass(frozen=True)
@@ -34,16 +27,20 @@ class CodecTraining:
     """How the autoencoder is trained: squared error of pixels in [-1, 1], and what makes latents easy to model.
 
     latent_noise: the decoder sees latents with noise of a standard deviation drawn from [0, latent_noise], so that
-    it forgives what a denoiser gets wrong. slowness, straightness: weights of the mean squared first and second
-    difference of standardised latents between frames, so that motion becomes simple. More of it
-    makes the next frame easier to predict, and costs PSNR.
+    it forgives what a denoiser gets wrong. content_channels: the first so many channels are to hold what stays the
+    same in a clip; constancy: weight of the variance of these within a clip; swap_share: of examples whose content
+    is exchanged between frames before decoding, so that it cannot say where things are. slowness: weight of the
+    mean squared difference of the other channels between frames. More of either weight makes the next frame easier
+    to predict, and costs PSNR. Latents are standardised by channel in all of this.
     """
 
     num_steps: int = 1_000
-    batch_size: int = 85  # windows of 3 frames
+    batch_size: int = 85  # examples of 3 frames
     latent_noise: float = 0.3
     slowness: float = 0.03
-    straightness: float = 0.0
+    content_channels: int = 0
+    constancy: float = 0.0
+    swap_share: float = 0.0
     optimizer: OptimizerSpec = field(
         default_factory=lambda: OptimizerSpec(learning_rate=2e-3, weight_decay=1e-3, warmup_steps=100)
     )
@@ -62,10 +59,18 @@ class CodecTraining:
         for name, value in (
             ("latent_noise", self.latent_noise),
             ("slowness", self.slowness),
-            ("straightness", self.straightness),
+            ("content_channels", self.content_channels),
+            ("constancy", self.constancy),
         ):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
+        if not 0 <= self.swap_share <= 1:
+            raise ValueError(f"swap_share must be in [0, 1], got {self.swap_share}")
+        if not self.content_channels and (self.constancy or self.swap_share):
+            raise ValueError(
+                "constancy and swap_share must be 0 without content_channels: "
+                f"constancy={self.constancy}, swap_share={self.swap_share}"
+            )
         if self.checkpoint_every % self.report_every:
             raise ValueError(
                 f"checkpoint_every must be a multiple of report_every: checkpoint_every={self.checkpoint_every}, "
@@ -84,6 +89,14 @@ class TrainCodec:
     training: CodecTraining = field(default_factory=CodecTraining)
     seed: int = 0
     num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        content = self.training.content_channels
+        if self.codec is not None and content >= self.codec.latent_channels:
+            raise ValueError(
+                f"content_channels must be below latent_channels: content_channels={content}, "
+                f"latent_channels={self.codec.latent_channels}"
+            )
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """Write out/codec.safetensors, out/codec.json, out/train.npy (float32 latents), show/reconstructions.png.
@@ -130,7 +143,7 @@ class TrainCodec:
         yield Progress(start, config.num_steps)
         for step in range(start, config.num_steps):
             rng = stream(self.seed, "codec", step)
-            loss = reconstruction_loss(codec, draw_windows(clips, config.batch_size, rng), config, rng)
+            loss = reconstruction_loss(codec, draw_examples(clips, config.batch_size, rng), config, rng)
             if not torch.isfinite(loss):
                 last = load_checkpoint(directory)
                 kept = f"checkpoint of step {last.step} in {directory}" if last else "there is no checkpoint yet"
@@ -151,14 +164,30 @@ class TrainCodec:
                 save_checkpoint(directory, done, parts(codec, optimizer), {})
 
 
-def reconstruction_loss(codec: Codec, windows: Video, config: CodecTraining, rng: torch.Generator) -> Scalar:
-    """mean (decode(z + s eps) - x)^2 + slowness mean (dz)^2 + straightness mean (ddz)^2, s ~ U[0, latent_noise]."""
-    frames = windows.flatten(0, 1)
-    z = batch_standardised(codec.encoder(frames))
-    scale = config.latent_noise * torch.rand(len(z), 1, 1, 1, generator=rng)
-    error = (codec.decoder(z + scale * noise_like(z, rng)) - frames).square().mean()
-    step = z.unflatten(0, windows.shape[:2]).diff(dim=1)
-    return error + config.slowness * step.square().mean() + config.straightness * step.diff(dim=1).square().mean()
+def reconstruction_loss(codec: Codec, examples: Video, config: CodecTraining, rng: torch.Generator) -> Scalar:
+    """mean (decode(z' + s eps) - x)^2 + slowness mean (z_1 - z_0)^2 + constancy mean (c - mean_t c)^2.
+
+    z: latents of the frames of an example; c: their content channels; z_0, z_1: the other channels of the first two
+    frames; z': z, or with content exchanged; s ~ U[0, latent_noise].
+    """
+    content = config.content_channels
+    z = batch_standardised(codec.encoder(examples.flatten(0, 1))).unflatten(0, examples.shape[:2])
+    constant, moving = z[:, :, :content], z[:, :, content:]
+    seen = torch.cat([exchanged(constant, config.swap_share, rng), moving], dim=2).flatten(0, 1)
+    scale = config.latent_noise * torch.rand(len(seen), 1, 1, 1, generator=rng)
+    loss = (codec.decoder(seen + scale * noise_like(seen, rng)) - examples.flatten(0, 1)).square().mean()
+    loss = loss + config.slowness * (moving[:, 1] - moving[:, 0]).square().mean()
+    if content:
+        loss = loss + config.constancy * (constant - constant.mean(1, keepdim=True)).square().mean()
+    return loss
+
+
+def exchanged(content: Latents, share: float, rng: torch.Generator) -> Latents:
+    """In a share of the examples, every frame's content is replaced by that of any frame of the same example."""
+    B, T = content.shape[:2]
+    swaps = torch.rand(B, 1, generator=rng) < share
+    source = torch.where(swaps, torch.randint(T, (B, T), generator=rng), torch.arange(T))
+    return content[torch.arange(B)[:, None], source]
 
 
 def batch_standardised(latents: LatentFrames) -> LatentFrames:
@@ -167,11 +196,13 @@ def batch_standardised(latents: LatentFrames) -> LatentFrames:
     return (latents - mean) / latents.std((0, 2, 3), keepdim=True, correction=0).clamp_min(1e-6)
 
 
-def draw_windows(clips: Tensor, batch_size: int, rng: torch.Generator) -> Video:
-    """Windows of consecutive frames of uint8 clips (N, T, C, H, W), as pixels in [-1, 1]."""
+def draw_examples(clips: Tensor, batch_size: int, rng: torch.Generator) -> Video:
+    """Frames t, t + 1 and any of uint8 clips (N, T, C, H, W), as pixels in [-1, 1] (batch_size, 3, C, H, W)."""
+    T = clips.shape[1]
     clip = torch.randint(len(clips), (batch_size, 1), generator=rng)
-    first = torch.randint(clips.shape[1] - WINDOW + 1, (batch_size, 1), generator=rng)
-    return clips[clip, first + torch.arange(WINDOW)].float() / (MAX_PIXEL / 2) - 1
+    first = torch.randint(T - 1, (batch_size, 1), generator=rng)
+    frames = torch.cat([first, first + 1, torch.randint(T, (batch_size, 1), generator=rng)], dim=1)
+    return clips[clip, frames].float() / 127.5 - 1
 
 
 @torch.no_grad()
@@ -187,60 +218,6 @@ def standardise(codec: Codec | PixelCodec, clips: np.ndarray) -> Latents:
     codec.mean.copy_(mean[0, 0])
     codec.std.copy_(variance.sqrt()[0, 0])
     return (latents - codec.mean) / codec.std
-
-
-@torch.no_grad()
-def measure(codec: Codec | PixelCodec, reader: DigitReader, store: ClipStore) -> dict[str, Any]:
-    """What is lost on test clips, whose digits were never trained on; pixels rounded to 8 bits on both sides."""
-    frames = store.clips("test")[:, ::HELDOUT_STRIDE]
-    video = to_video(frames)
-    decoded = to_uint8(torch.cat([codec.decode(codec.encode(part)) for part in video.split(ENCODED_AT_ONCE)]))
-    read, read_decoded = (
-        torch.cat([reader.read(part.flatten(0, 1)) for part in pixels.split(ENCODED_AT_ONCE)])
-        for pixels in (video, to_video(decoded))
-    )
-    digits = torch.from_numpy(store.labels("test")["class"][:, 0]).repeat_interleave(frames.shape[1])
-    shares = {
-        "read_agreement": read_decoded == read,
-        "read_accuracy": read_decoded == digits,
-        "read_accuracy_originals": read == digits,
-    }
-    return {
-        "psnr": None if isinstance(codec, PixelCodec) else round(psnr(np.asarray(frames), decoded), 4),
-        **{name: round(share.float().mean().item(), 6) for name, share in shares.items()},
-    }
-
-
-def describe_latents(latents: Latents) -> dict[str, float]:
-    """How hard latents are to model: mean squared step between frames (2 = unrelated frames), effective dimension.
-
-    The effective dimension of frames is (sum of eigenvalues)^2 / sum of their squares, of the covariance.
-    """
-    flat = latents[:: max(1, len(latents) // 2_000)].flatten(2)
-    covariance = torch.cov(flat.flatten(0, 1).double().T)
-    dimension = covariance.trace().square() / covariance.square().sum()
-    return {
-        "latent_step": round(flat.diff(dim=1).square().mean().item(), 6),
-        "latent_dimension": round(dimension.item(), 3),
-    }
-
-
-def psnr(originals: np.ndarray, decoded: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 pixels: 10 log10(255^2 / mean squared error); not of equal ones."""
-    error = np.mean((originals.astype(np.float32) - decoded.astype(np.float32)) ** 2)
-    return 10 * math.log10(MAX_PIXEL**2 / float(error))
-
-
-@torch.no_grad()
-def draw_reconstructions(codec: Codec | PixelCodec, store: ClipStore) -> Image.Image:
-    """Test clips above what the codec makes of them, one of each class."""
-    frames, labels = store.clips("test"), store.labels("test")
-    chosen = np.asarray(frames[one_of_each(labels, len(frames), 10)][:, : store.manifest["num_frames"]])
-    decoded = to_uint8(codec.decode(codec.encode(to_video(chosen))))
-    rows = [row for pair in zip(chosen, decoded, strict=True) for row in pair]
-    shape = "x".join(str(size) for size in codec.latent_shape)
-    title = f"held-out clips, and each through latents of {shape} a frame"
-    return contact_sheet(rows, ["original", "decoded"] * len(chosen), title)
 
 
 def parts(codec: Codec, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.data.moving_digits import MovingDigits
 from pipeline.data.store import ClipStore, Prepare, to_uint8, to_video
-from pipeline.models.codec import Codec, CodecSpec, PixelCodec, load_codec
+from pipeline.models.codec import Codec, CodecSpec, load_codec
 from pipeline.models.digit_reader import DigitReader, DigitReaderSpec, save_digit_reader
 from pipeline.streams import stream
 from pipeline.training import codec as codec_training
@@ -15,10 +15,8 @@ from pipeline.training.codec import (
     CodecTraining,
     TrainCodec,
     batch_standardised,
-    describe_latents,
-    draw_windows,
-    measure,
-    psnr,
+    draw_examples,
+    exchanged,
     reconstruction_loss,
 )
 from pipeline.training.optimizer import OptimizerSpec
@@ -148,32 +146,60 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(inputs, t
             pass
 
 
-def windows(num=6):
-    return 2 * torch.rand(num, 3, 1, 16, 16, generator=stream(0, "windows")) - 1
+def examples():
+    return 2 * torch.rand(6, 3, 1, 16, 16, generator=stream(0, "examples")) - 1
 
 
-def loss_of(**parameters):
+def new_codec():
     torch.manual_seed(0)
-    return reconstruction_loss(Codec(SPEC, (1, 16, 16)), windows(), CodecTraining(**parameters), stream(0, "noise"))
+    return Codec(SPEC, (1, 16, 16))
 
 
-def test_the_loss_is_error_plus_weighted_differences_between_frames():
-    torch.manual_seed(0)
-    codec = Codec(SPEC, (1, 16, 16))
-    frames = windows().flatten(0, 1)
+def loss_of(*, latent_noise=0.0, slowness=0.0, content_channels=0, constancy=0.0, swap_share=0.0):
+    config = CodecTraining(
+        latent_noise=latent_noise,
+        slowness=slowness,
+        content_channels=content_channels,
+        constancy=constancy,
+        swap_share=swap_share,
+    )
+    return reconstruction_loss(new_codec(), examples(), config, stream(0, "noise"))
+
+
+def test_the_loss_is_error_plus_what_moves_and_what_does_not_stay():
+    codec, frames = new_codec(), examples().flatten(0, 1)
     z = batch_standardised(codec.encoder(frames))
     error = (codec.decoder(z) - frames).square().mean()
-    first, second, third = z.unflatten(0, (6, 3)).unbind(1)
-    steps = torch.stack([second - first, third - second])
-    plain = {"latent_noise": 0.0, "slowness": 0.0, "straightness": 0.0}
-    assert torch.allclose(loss_of(**plain), error)
-    assert torch.allclose(loss_of(**plain | {"slowness": 2.0}) - error, 2 * steps.square().mean())
-    bend = third - 2 * second + first
-    assert torch.allclose(loss_of(**plain | {"straightness": 3.0}) - error, 3 * bend.square().mean())
+    by_frame = z.unflatten(0, (6, 3))
+    assert torch.allclose(loss_of(), error)
+    step = by_frame[:, 1] - by_frame[:, 0]
+    assert torch.allclose(loss_of(slowness=2.0) - error, 2 * step.square().mean())
+    moving = step[:, 3:].square().mean()
+    variance = by_frame[:, :, :3].var(dim=1, correction=0).mean()
+    expected = error + 2 * moving + 5 * variance
+    assert torch.allclose(loss_of(slowness=2.0, content_channels=3, constancy=5.0), expected)
+
+
+def test_content_is_exchanged_within_examples_in_a_share_of_them():
+    content = torch.arange(3000.0).view(1000, 3, 1, 1, 1)
+    swapped = exchanged(content, 0.5, stream(0, "swap"))
+    changed = (swapped != content).any(dim=1).flatten().float().mean().item()
+    assert torch.equal(swapped // 3, content // 3)
+    assert changed == pytest.approx(0.5 * (1 - 1 / 27), abs=0.05)
+    assert torch.equal(exchanged(content, 0.0, stream(0, "swap")), content)
+
+
+def test_exchange_leaves_the_other_channels_alone():
+    codec, frames = new_codec(), examples().flatten(0, 1)
+    z = batch_standardised(codec.encoder(frames))
+    source = exchanged(torch.arange(18.0).view(6, 3, 1, 1, 1), 1.0, stream(0, "noise")).flatten().long()
+    seen = torch.cat([z[source, :3], z[:, 3:]], dim=1)
+    error = (codec.decoder(seen) - frames).square().mean()
+    assert torch.allclose(loss_of(content_channels=3, swap_share=1.0), error)
 
 
 def test_the_decoder_sees_noise_of_the_given_size():
-    at = [loss_of(latent_noise=scale, slowness=0.0).item() for scale in (0.0, 1.0, 100.0)]
+    at = [loss_of(latent_noise=scale).item() for scale in (0.0, 1.0, 100.0)]
     assert at[0] != at[1]
     assert at[2] > 10 * at[1]
 
@@ -187,48 +213,15 @@ def test_batch_standardisation_forgets_scale_and_offset_of_a_channel():
     assert torch.allclose(standard, batch_standardised(latents), atol=1e-5)
 
 
-def test_windows_are_consecutive_frames_of_one_clip():
+def test_examples_are_two_consecutive_frames_and_any_third_of_one_clip():
     clips = torch.arange(20 * 8, dtype=torch.uint8).view(20, 8, 1, 1, 1).expand(20, 8, 1, 2, 2)
-    drawn = to_uint8(draw_windows(clips, 400, stream(0, "draw")))[:, :, 0, 0, 0].astype(int)
+    drawn = to_uint8(draw_examples(clips, 600, stream(0, "draw")))[:, :, 0, 0, 0].astype(int)
     clip, frame = np.divmod(drawn, 8)
-    assert (np.diff(frame) == 1).all()
     assert (clip == clip[:, :1]).all()
+    assert (frame[:, 1] - frame[:, 0] == 1).all()
     assert set(clip.ravel().tolist()) == set(range(20))
-    assert set(frame[:, 0].tolist()) == set(range(6))
-
-
-def test_psnr_of_an_error_of_one_level_is_48_db():
-    levels = np.full((2, 2, 1, 4, 4), 7, np.uint8)
-    assert psnr(levels, levels + np.uint8(1)) == pytest.approx(20 * math.log10(255))
-    assert psnr(levels + np.uint8(10), levels) == pytest.approx(20 * math.log10(25.5))
-
-
-def test_latent_step_and_dimension_of_noise_and_of_stills():
-    noise = torch.randn(3000, 8, 4, 2, 2, generator=stream(0, "latents"))
-    described = describe_latents(noise)
-    assert described["latent_step"] == pytest.approx(2, abs=0.02)
-    assert described["latent_dimension"] == pytest.approx(16, abs=0.1)
-    assert describe_latents(noise[:, :1].expand(-1, 8, -1, -1, -1))["latent_step"] == 0
-
-
-def test_a_codec_that_loses_the_digit_is_not_read(inputs):
-    class Blank(PixelCodec):
-        def decode(self, latents):
-            return torch.full_like(latents, -1)
-
-    class ReadsMass(DigitReader):
-        """Reads 1 where there is anything to read, else 0."""
-
-        def read(self, frames):
-            return (frames > -1).any(dim=(1, 2, 3)).long()
-
-    store = ClipStore(inputs["clips"])
-    reader = ReadsMass(DigitReaderSpec())
-    digits = store.labels("test")["class"]
-    seen = measure(Blank((1, 16, 16)), reader, store)
-    assert seen["read_agreement"] == 0
-    assert seen["read_accuracy"] == pytest.approx((digits == 0).mean(), abs=1e-6)
-    assert seen["read_accuracy_originals"] == pytest.approx((digits == 1).mean(), abs=1e-6)
+    assert set(frame[:, 0].tolist()) == set(range(7))
+    assert set(frame[:, 2].tolist()) == set(range(8))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +233,13 @@ def test_a_codec_that_loses_the_digit_is_not_read(inputs):
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
         ({"latent_noise": -0.1}, "latent_noise must be at least 0, got -0.1"),
         ({"slowness": -1.0}, "slowness must be at least 0, got -1.0"),
-        ({"straightness": -1.0}, "straightness must be at least 0, got -1.0"),
+        ({"content_channels": -1}, "content_channels must be at least 0, got -1"),
+        ({"content_channels": 2, "constancy": -1.0}, "constancy must be at least 0, got -1.0"),
+        ({"content_channels": 2, "swap_share": 1.5}, r"swap_share must be in \[0, 1\], got 1.5"),
+        (
+            {"constancy": 0.1},
+            "constancy and swap_share must be 0 without content_channels: constancy=0.1, swap_share=0.0",
+        ),
         (
             {"report_every": 20, "checkpoint_every": 30},
             "checkpoint_every must be a multiple of report_every: checkpoint_every=30, report_every=20",
@@ -256,3 +255,9 @@ def test_frames_that_the_codec_cannot_divide_are_refused(inputs, tmp_path):
     steps = TrainCodec(codec=CodecSpec(downsample=6)).run(tmp_path, inputs)
     with pytest.raises(ValueError, match="frame size must be a multiple of downsample: 16x16, downsample=6"):
         next(steps)
+
+
+def test_some_channel_must_be_left_for_what_moves():
+    message = "content_channels must be below latent_channels: content_channels=4, latent_channels=4"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        TrainCodec(training=CodecTraining(content_channels=4))
