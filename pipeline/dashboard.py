@@ -23,7 +23,8 @@ MARK = "dashboard: "  # with this the tracker's line about the page to open begi
 
 def serve(workspace: Path, env: Mapping[str, str], port: int) -> int:
     """Bring MLflow up to date, serve it, and follow running units until Ctrl-C; the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of ending it take the same path
+    for number in (signal.SIGINT, signal.SIGTERM):  # every way of ending it takes the same path
+        signal.signal(number, signal.default_int_handler)
     tracker = ["python", "-m", "stages.track", "--every", str(FOLLOW_EVERY_S)]
     with contextlib.ExitStack() as children, contextlib.suppress(KeyboardInterrupt):
         if not is_free(port):
@@ -55,7 +56,8 @@ def server_command(workspace: Path, store: str, port: int) -> list[str]:
     """MLflow's server for this machine alone, with one worker."""
     artifacts = (workspace / "mlartifacts").as_uri()
     where = ["--backend-store-uri", store, "--artifacts-destination", artifacts]
-    return ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", *where]
+    quiet = ["--uvicorn-opts", "--log-level warning"]
+    return ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1", *quiet, *where]
 
 
 @contextlib.contextmanager
