@@ -127,4 +127,4 @@ def _whole_rows(path: Path) -> Iterator[Row]:
     if path.exists():
         for line in path.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield {name: float(value) for name, value in json.loads(line).items()}

@@ -4,7 +4,7 @@ Not a public interface of MLflow: where it changes, the page opens without these
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 VIEW_NAME = "mlflow.sharedViewState.forcing-grid"
@@ -21,24 +21,36 @@ Everything here is read from `reports/` and from running units, and can be delet
 writes it anew. Runs with the tag `current = false` belong to parameters or code that are no longer those of the
 project. Numbers of the profile `smoke` mean nothing.
 """
-COMPARED = ("fvd", "agreement", "drift", "psnr")  # final metrics whose names hold one of these get a bar chart
-MAX_BARS, MAX_LINES = 6, 6
+COMPARED = (  # a bar each
+    "final.fvd.excess",
+    "final.identity.first_to_second",
+    "final.identity.first_to_last",
+    "final.coverage.precision",
+    "final.coverage.recall",
+    "final.drift_slope",
+    "final.psnr",
+)
+FOLLOWED = (
+    "student_loss",
+    "critic_loss",
+    "loss",
+    "final.windows.fvd",
+    "final.frames.distance",
+)  # a line chart each
 
 
-def view_envelope(finals: Iterable[str], curves: Iterable[str]) -> str:
-    """The tag's value: bar charts of the compared results, a line chart a loss, and parallel coordinates."""
-    compared = [name for word in COMPARED for name in sorted(finals) if word in name]
-    bars = list(dict.fromkeys(compared))[:MAX_BARS]
-    lines = [name for name in sorted(curves) if "loss" in name][:MAX_LINES]
-    charts = [_bar(name) for name in bars] + [_line(name) for name in lines]
+def view_envelope(measured: Collection[str]) -> str:
+    """The tag's value: charts of those metrics that are compared or followed, and were measured."""
+    bars = [name for name in COMPARED if name in measured]
+    charts = [_bar(name) for name in bars] + [_line(name) for name in FOLLOWED if name in measured]
     if bars:
         charts.append(_chart("parallel", type="PARALLEL", selectedParams=["seed"], selectedMetrics=bars))
     section = {"uuid": "results", "name": "Results and curves", "display": True, "isReordered": False}
     state = {
         "compareRunCharts": charts,
         "compareRunSections": [{**section, "deleted": False, "isGenerated": False}],
-        "searchFilter": "tags.kind != 'profile' and tags.current != 'false'",
-        "orderByKey": "attributes.start_time",
+        "searchFilter": "tags.current = 'true'",
+        "orderByKey": "tags.`mlflow.runName`",  # by time, it would fold the runs below their parent, out of sight
         "orderByAsc": True,
         "runsHiddenMode": "SHOWALL",
         "groupBy": None,

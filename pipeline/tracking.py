@@ -208,7 +208,13 @@ class Ledger:
             run, now = known.get(fingerprint), int(time.time() * 1000)
             if run is None:
                 start = int((unit.directory / "unit.json").stat().st_mtime * 1000)
-                tags = {"kind": "running", "stage": unit.stage, "fingerprint": fingerprint, "last_step": "-1"}
+                tags = {
+                    "kind": "running",
+                    "last_step": "-1",
+                    "stage": unit.stage,
+                    "fingerprint": fingerprint,
+                    "current": "true",
+                }
                 name = f"{unit.stage}, running"
                 run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=name)
                 self.log(run.info.run_id, params=flatten(unit.work))
@@ -222,9 +228,9 @@ class Ledger:
     def describe(self, records: Iterable[Record]) -> None:
         """The experiment's note and its saved view."""
         tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
-        names = {name for record in records for name in split_values(flatten(record.metrics, "final"))[0]}
-        curves = {name for record in records for row in record.curve for name in row if name != "step"}
-        tags[VIEW_NAME] = view_envelope(names, curves)
+        measured = {name for record in records for name in split_values(flatten(record.metrics, "final"))[0]}
+        measured |= {name for record in records for row in record.curve for name in row}
+        tags[VIEW_NAME] = view_envelope(measured)
         present = self.client.get_experiment(self.experiment).tags
         for name, value in tags.items():
             if present.get(name) != value:

@@ -23,7 +23,7 @@ from pipeline.tracking import EXPERIMENT, Ledger, track
 from pipeline.unit import canonical_json
 
 CURVE = [{"step": 10 * row, "student_loss": 1.0 / (row + 1), "grad_norm": 0.1 * row} for row in range(1300)]
-METRICS = {"psnr": 21.5, "fvd": {"value": 12.25, "interval": [11.0, 13.5]}, "network": "both", "nothing": None}
+METRICS = {"psnr": 21.5, "fvd": {"excess": 12.25, "interval": [11.0, 13.5]}, "network": "both", "nothing": None}
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +125,7 @@ def test_track_flattens_results_and_parameters(workspace, tmp_path):
     track(workspace, tmp_path / "work")
     run = runs_of(workspace)["codec"]
     assert run.data.metrics["final.psnr"] == 21.5
-    assert run.data.metrics["final.fvd.value"] == 12.25
+    assert run.data.metrics["final.fvd.excess"] == 12.25
     assert "final.nothing" not in run.data.metrics
     assert run.data.tags["final.network"] == "both"
     interval = client_of(workspace).get_metric_history(run.info.run_id, "final.fvd.interval")
@@ -236,7 +236,7 @@ def test_a_running_unit_is_followed_until_it_ends(workspace, tmp_path):
         with (directory / "curve.jsonl").open("a") as curve:
             curve.write('{"step": 4, "stud')  # being written
         track(workspace, units)
-        (run,) = runs_of(workspace, "tags.kind = 'running'").values()
+        (run,) = runs_of(workspace, "tags.kind = 'running' and tags.current = 'true'").values()
         assert run.info.status == "RUNNING"
         history = client_of(workspace).get_metric_history(run.info.run_id, "student_loss")
         assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.25), (3, 0.5 / 3)]
@@ -292,7 +292,7 @@ def test_the_saved_view_compares_what_was_measured(workspace, tmp_path):
     assert f"/experiments/{experiment.experiment_id}/" in page
     view = json.loads(experiment.tags["mlflow.sharedViewState.forcing-grid"])
     charts = json.loads(view["state"])["compareRunCharts"]
-    assert {chart["metricKey"] for chart in charts if chart["type"] == "BAR"} >= {"final.fvd.value", "final.psnr"}
+    assert [chart["metricKey"] for chart in charts if chart["type"] == "BAR"] == ["final.fvd.excess", "final.psnr"]
     assert [chart["metricKey"] for chart in charts if chart["type"] == "LINE"] == ["student_loss"]
 
 
