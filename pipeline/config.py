@@ -14,7 +14,7 @@ from pipeline.data.store import Prepare, Source
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.noise_levels import check_chunks
 from pipeline.diffusion.schedule import SCHEDULES, Schedule
-from pipeline.evaluation.evaluate import Evaluate
+from pipeline.evaluation.evaluate import LONGER, Evaluate
 from pipeline.evaluation.features import TrainFeatures
 from pipeline.grid import Cell
 from pipeline.losses import LOSSES
@@ -146,7 +146,7 @@ def parse_params(raw: Any) -> Params:
     schema = Schema(
         REGISTRIES,
         {
-            TrainFeatures: {**run, "num_frames": num_frames},
+            TrainFeatures: {"seed": built["seed"], "num_frames": num_frames},
             BackboneSpec: {
                 "channels": channels,
                 "frame_size": frame_size,
@@ -196,6 +196,11 @@ def check_combinations(params: Params) -> None:
             f"distill.method.num_steps must be sampler.num_steps, the steps that the student samples with: "
             f"{method.num_steps} and {params.sampler.num_steps}",
         )
+    _require(
+        params.prepare.heldout_len_factor >= LONGER,
+        f"prepare.heldout_len_factor must be at least {LONGER}, the length over which drift is measured: "
+        f"{params.prepare.heldout_len_factor}",
+    )
     available = params.prepare.num_test // 2
     _require(
         params.evaluate.num_clips <= available,

@@ -42,8 +42,9 @@ class Schema:
             if len(options) == 1:
                 return self.build(options[0], raw, path)
         if typing.get_origin(kind) is dict:
-            inner = typing.get_args(kind)[1]
-            return {key: self._entry(inner, key, raw[key], f"{path}.{key}") for key in self._mapping(raw, path)}
+            _, inner = typing.get_args(kind)
+            entries = self._mapping(raw, path).items()
+            return {key: self._entry(inner, key, entry, f"{path}.{key}") for key, entry in entries}
         return self._leaf(kind, raw, path)
 
     def _entry(self, kind: Any, key: str, raw: Any, path: str) -> Any:

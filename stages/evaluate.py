@@ -1,5 +1,7 @@
 """Measure a checkpoint against the test clips: python -m stages.evaluate STAGE ITEM"""
 
+from pathlib import Path
+
 from pipeline.config import Params
 from stages.entry import ARTIFACTS, publish, stage
 
@@ -11,7 +13,10 @@ def main(params: Params, trained_by: str, item: str) -> None:
         "codec": ARTIFACTS / "codec",
         "student": ARTIFACTS / trained_by / item,
     }
-    publish(params, "evaluate", f"{trained_by}-{item}", params.evaluate_unit(trained_by, item), inputs)
+    work = params.evaluate_unit(trained_by, item)
+    if work.i3d_path is not None:
+        inputs["i3d"] = Path(work.i3d_path)
+    publish(params, "evaluate", f"{trained_by}-{item}", work, inputs)
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ class DiffusionForcing:
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """Noise the clips and denoise all frames in parallel."""
-        size = clips.shape[:2]
+        batch, num_frames = clips.shape[:2]
         if self.num_steps is None:
-            t = independent_levels(*size, chunk_len=self.chunk_len, rng=rng)
+            t = independent_levels(batch, num_frames, chunk_len=self.chunk_len, rng=rng)
         else:
-            t = listed_levels(*size, step_levels(self.num_steps), chunk_len=self.chunk_len, rng=rng)
+            t = listed_levels(batch, num_frames, step_levels(self.num_steps), chunk_len=self.chunk_len, rng=rng)
         t = clean_at_random(t, self.clean_probability, chunk_len=self.chunk_len, rng=rng).to(clips)
         x_t = add_noise(schedule, clips, noise_like(clips, rng), t)
         return Rollout(x0_hat=student(x_t, t), x_t=x_t, t=t, target=clips, denoise=student)

@@ -37,6 +37,12 @@ class Context(NamedTuple):
     frames: Video | None
     t: NoiseLevel | None
 
+    def followed_by(self, x: Video, t: NoiseLevel) -> tuple[Video, NoiseLevel]:
+        """The frames of the context and then these, with their levels."""
+        assert self.frames is not None
+        assert self.t is not None
+        return torch.cat([self.frames, x], 1), torch.cat([self.t, t], 1)
+
 
 class Denoiser(nn.Module):
     """D(x_t, t) -> x0_hat for a whole clip, and for one chunk in the context of finished ones."""
@@ -57,10 +63,7 @@ class Denoiser(nn.Module):
             return self._to_x0(self.backbone.chunk(x_t, t, layers, first)[0], x_t, t)
         if cache is None:
             return self(x_t, t)
-        assert cache.frames is not None
-        assert cache.t is not None
-        clip, levels = torch.cat([cache.frames, x_t], 1), torch.cat([cache.t, t], 1)
-        return self(clip, levels)[:, -x_t.shape[1] :]
+        return self(*cache.followed_by(x_t, t))[:, -x_t.shape[1] :]
 
     @torch.no_grad()
     def extend(self, cache: Context | None, x: Video, t: NoiseLevel, *, window: int) -> Context:
@@ -74,8 +77,9 @@ class Denoiser(nn.Module):
             return Context(
                 num_frames, [LayerCache(*(p[:, :, -num_tokens:] for p in o)) for o in layers], None, None
             )
-        frames, levels = (x, t) if cache is None else (torch.cat([cache.frames, x], 1), torch.cat([cache.t, t], 1))
-        return Context(num_frames, None, frames[:, -window:], levels[:, -window:])
+        if cache is not None:
+            x, t = cache.followed_by(x, t)
+        return Context(num_frames, None, x[:, -window:], t[:, -window:])
 
     def _to_x0(self, output: Video, x_t: Video, t: NoiseLevel) -> Video:
         return PREDICTIONS[self.spec.prediction].to_x0(output, x_t, self.spec.schedule.at(t))
@@ -89,8 +93,8 @@ def save_denoiser(denoiser: Denoiser, directory: Path, *, latents: str) -> None:
     """Write student.safetensors and student.json. `latents` is the digest of the codec whose latents it speaks."""
     directory.mkdir(parents=True, exist_ok=True)
     spec = {**dataclasses.asdict(denoiser.spec), "latents": latents}
-    names = {kind: name for name, kind in SCHEDULES.items()}
-    spec["schedule"] = {"name": names[type(denoiser.spec.schedule)], **spec["schedule"]}
+    name = next(name for name, kind in SCHEDULES.items() if isinstance(denoiser.spec.schedule, kind))
+    spec["schedule"] = {"name": name, **spec["schedule"]}
     (directory / "student.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
     weights = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
     save_file(weights, directory / "student.safetensors")

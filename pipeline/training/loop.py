@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.interfaces import Scalar, Video
-from pipeline.losses.loss import Loss
+from pipeline.losses.loss import CriticLoss, Loss
 from pipeline.methods.method import Method
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.ema import Ema
@@ -120,6 +120,7 @@ def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int
     metrics: dict[str, Tensor] = {}
     for k in range(loss.critic_updates):
         assert state.critic_optimizer is not None
+        assert isinstance(loss, CriticLoss)
         rng = stream(seed, f"critic_{k}", state.step)
         batch = draw_batch(clips, config.batch_size, rng)
         with torch.no_grad():

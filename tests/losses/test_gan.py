@@ -93,8 +93,8 @@ def test_the_slope_is_that_of_a_linear_critic(rng):
         def __init__(self):
             nn.Module.__init__(self)
 
-        def forward(self, x, t):  # noqa: ARG002
-            return 3.0 * x.sum(dim=(1, 2, 3, 4))
+        def forward(self, x_t, t):
+            return 3.0 * x_t.sum(dim=(1, 2, 3, 4))
 
     x, t = torch.zeros(20_000, 1, 1, 2, 2), torch.full((20_000, 1), 0.5)
     found = Gan().slope(Linear(), x, t, torch.zeros(20_000), rng)

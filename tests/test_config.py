@@ -1,0 +1,144 @@
+"""Parameters: what is wrong is said in one line, before anything runs."""
+
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.config import load_params, parse_params
+from pipeline.schema import ConfigError
+from pipeline.unit import PROJECT
+from pipeline.workspace import merged_params
+
+
+def raw():
+    return YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
+
+
+def changed(path, value):
+    params = raw()
+    *parents, last = path.split(".")
+    node = params
+    for name in parents:
+        node = node[name]
+    node[last] = value
+    return params
+
+
+def test_the_default_parameters_are_whole_and_the_units_follow_from_them():
+    params = load_params(PROJECT / "params.yaml")
+    student = params.student_unit("rollout", "dmd")
+    assert student.method.sampler == params.sampler
+    assert student.denoiser.backbone.attention == "causal"
+    assert params.teacher_unit("bidirectional").denoiser.backbone.attention == "full"
+    assert params.evaluate_unit("teacher", "causal").sampler == params.teacher.sampler["causal"]
+    assert params.evaluate_unit("rollout", "gan").sampler == params.sampler
+
+
+@pytest.mark.parametrize("overlay", sorted((PROJECT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_profile_is_whole(overlay, tmp_path):
+    text = merged_params((PROJECT / "params.yaml").read_text(), overlay.read_text(), overlay.stem)
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").profile == overlay.stem
+
+
+def test_without_a_codec_the_backbone_takes_pixels():
+    params = parse_params(changed("codec", None))
+    assert (params.denoiser.backbone.channels, params.denoiser.backbone.frame_size) == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("seed", "0", r"seed: input should be a valid integer, got '0'"),
+        ("seed", True, r"seed: input should be a valid integer, got True"),
+        ("num_threads", 0, r"num_threads must be at least 1, got 0"),
+        ("teacher.training.causal.batch_size", 1.5, r"teacher.training.causal.batch_size: .*integer.*, got 1.5"),
+        ("teacher.training.causal.momentum", 1, r"teacher.training.causal.momentum is not a parameter; known here"),
+        (
+            "teacher.method.name",
+            "forced",
+            r"teacher.method.name must be one of diffusion_forcing, self_forcing, got",
+        ),
+        (
+            "teacher.method.clean_probability",
+            1.0,
+            r"teacher.method: clean_probability must lie in \[0, 1\), got 1.0",
+        ),
+        ("distill.losses.dmd.critic_updates", 0, r"distill.losses.dmd: critic_updates must be at least 1, got 0"),
+        ("distill.losses.wgan", {}, r"distill.losses.wgan.name must be one of l2, dmd, gan, got 'wgan'"),
+        ("distill.losses.l2", {}, r"distill.training must have l2"),
+        ("distill.method.num_steps", 3, r"distill.method.num_steps must be sampler.num_steps.*: 3 and 4"),
+        ("rollout.method.sampler", {}, r"rollout.method.sampler is not a parameter"),
+        (
+            "sampler.chunk_len",
+            3,
+            r"sampler.chunk_len: clip length must be a multiple of chunk_len: T=8, chunk_len=3",
+        ),
+        ("prepare.num_frames", 7, r"teacher.sampler.bidirectional: .*T=7|.* must be prepare.num_frames"),
+        ("prepare.source.speed_min", -1.0, r"prepare.source: speed_min must be above 0"),
+        ("prepare.heldout_len_factor", 1, r"prepare.heldout_len_factor must be at least 2"),
+        ("codec.network.downsample", 6, r"codec.network: frame size must be a multiple of downsample: 16x16"),
+        (
+            "denoiser.backbone.patch",
+            3,
+            r"denoiser.backbone: patch must divide the latent frame: patch=3, frame_size=4",
+        ),
+        (
+            "denoiser.prediction",
+            "noise",
+            r"denoiser: prediction must be one of x0, eps, flow_velocity, got 'noise'",
+        ),
+        ("denoiser.schedule.shift", 0.0, r"denoiser.schedule: shift must be positive, got 0.0"),
+        (
+            "evaluate.num_clips",
+            4_096,
+            r"evaluate.num_clips must be at most half of prepare.num_test: 4096 and 2048",
+        ),
+        ("evaluate", 3, r"evaluate must be a mapping of parameters, got 3"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_rule_and_value(path, value, says):
+    with pytest.raises(ConfigError, match=says) as error:
+        parse_params(changed(path, value))
+    assert "\n" not in str(error.value)
+
+
+def test_more_exit_steps_than_sampling_steps_cannot_be_said():
+    with pytest.raises(ConfigError, match=r"rollout.method.num_steps is not a parameter"):
+        parse_params(changed("rollout.method.num_steps", 9))
+
+
+def test_self_forcing_with_l2_is_refused_with_its_reason():
+    params = changed("rollout.losses", {"l2": {}})
+    params["rollout"]["training"]["l2"] = {"num_steps": 1}
+    with pytest.raises(ConfigError, match=r"rollout.losses.l2: l2 needs a target, and a frame that self_forcing"):
+        parse_params(params)
+
+
+def test_a_missing_and_an_unknown_section_are_named():
+    params = raw()
+    del params["codec"]
+    params["codek"] = {}
+    with pytest.raises(ConfigError, match="missing or unknown: codec, codek"):
+        parse_params(params)
+
+
+def test_a_number_may_be_written_as_yaml_1_2_writes_it(tmp_path):
+    text = (PROJECT / "params.yaml").read_text().replace("learning_rate: 4.0e-3", "learning_rate: 4e-3")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").features.learning_rate == 4e-3
+
+
+@pytest.mark.slow
+def test_check_says_one_line_ends_with_2_and_writes_nothing(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        (PROJECT / "params.yaml").read_text().replace("num_frames: 8", "num_frames: 9", 1)
+    )
+    command = [sys.executable, "-m", "pipeline.config", "check", str(tmp_path / "params.yaml")]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("params.yaml: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
