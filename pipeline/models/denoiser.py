@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.diffusion.prediction import PREDICTIONS
 from pipeline.diffusion.schedule import SCHEDULES, FlowMatching, Schedule
@@ -37,7 +37,7 @@ class Context(NamedTuple):
     frames: Video | None
     t: NoiseLevel | None
 
-    def followed_by(self, x: Video, t: NoiseLevel) -> tuple[Video, NoiseLevel]:
+    def followed_by(self, x: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
         """The frames of the context and then these, with their levels."""
         assert self.frames is not None
         assert self.t is not None
