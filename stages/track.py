@@ -20,6 +20,7 @@ def main() -> int:
     options = parser.parse_args()
     workspace, uri = Path.cwd(), os.environ.get("MLFLOW_TRACKING_URI")
     tracked = track(workspace, work_root(), uri=uri)
+    (workspace / "reports").mkdir(exist_ok=True)
     write_json(workspace / "reports" / "tracked.json", {"pending": tracked.pending, "sent": tracked.sent})
     tell(tracked, uri)
     while options.every and tracked.page:

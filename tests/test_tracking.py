@@ -21,6 +21,7 @@ from pipeline.lineage import lock_digests, source_tags
 from pipeline.records import DamagedRecordError, read_record
 from pipeline.tracking import EXPERIMENT, Ledger, track
 from pipeline.unit import canonical_json
+from stages import track as track_stage
 
 CURVE = [{"step": 10 * row, "student_loss": 1.0 / (row + 1), "grad_norm": 0.1 * row} for row in range(1300)]
 METRICS = {"psnr": 21.5, "fvd": {"excess": 12.25, "interval": [11.0, 13.5]}, "network": "both", "nothing": None}
@@ -331,6 +332,16 @@ def test_in_batches_keeps_order_and_size():
     batches = list(tracking.in_batches(list(range(2500)), 1000))
     assert [len(some) for some in batches] == [1000, 1000, 500]
     assert list(itertools.chain(*batches)) == list(range(2500))
+
+
+def test_the_stage_finds_nothing_before_the_first_run(tmp_path, migrated, monkeypatch):
+    shutil.copyfile(migrated, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCING_GRID_WORK", str(tmp_path / "work"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "argv", ["track"])
+    assert track_stage.main() == 0
+    assert json.loads((tmp_path / "reports" / "tracked.json").read_text()) == {"pending": [], "sent": []}
 
 
 @pytest.mark.slow
