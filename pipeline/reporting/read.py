@@ -1,0 +1,177 @@
+"""What the report is drawn from: records, what each was made from, and the checkpoints that were measured."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.grid import Cell
+from pipeline.losses import LOSSES
+from pipeline.methods import METHODS
+from pipeline.records import DamagedRecordError, Record, read_records
+
+MEASURING = ("features",)  # inputs that only measure: no ancestors of what is trained
+GIVEN = ("i3d",)  # inputs that a person gives, and no unit made
+TIMES = "\u00d7"
+PROFILE_OF_RESULTS = "default"  # any other profile is there to be fast
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained student or teacher, and what was measured of it."""
+
+    trained: Record
+    measured: Record
+    chain: tuple[Record, ...]  # every unit that it was made from, the oldest first, itself last
+    cell: Cell
+    label: str  # short name for figures
+
+    @property
+    def name(self) -> str:
+        """The name of the DVC stage that trained it."""
+        return self.trained.name
+
+    @property
+    def attention(self) -> str:
+        """Of its backbone: causal or full."""
+        return lookup(self.trained, "work.denoiser.backbone.attention")
+
+
+@dataclass(frozen=True)
+class Study:
+    """All records of one run of the pipeline."""
+
+    profile: str
+    records: tuple[Record, ...]  # what is made before what is made from it
+    checkpoints: tuple[Checkpoint, ...]
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether the numbers mean nothing: they do only under the default profile."""
+        return self.profile != PROFILE_OF_RESULTS
+
+    @property
+    def warning(self) -> str | None:
+        """What every table, figure and page of such a profile must say."""
+        return f"profile {self.profile}: these numbers mean nothing" if self.is_smoke else None
+
+    def stage(self, name: str) -> Record:
+        """The one record of a stage without items. Raises DamagedRecordError when there is none."""
+        for record in self.records:
+            if record.name == name:
+                return record
+        raise DamagedRecordError(f"the record of stage {name} is missing; found: {', '.join(self.names)}")
+
+    @property
+    def names(self) -> list[str]:
+        """Of all units."""
+        return [record.name for record in self.records]
+
+    def origin_of(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The checkpoint whose weights it started from; None where it started from nothing."""
+        wanted = checkpoint.trained.inputs.get("init")
+        return next((other for other in self.checkpoints if artifact_digest(other.trained) == wanted), None)
+
+
+def read_study(reports: Path) -> Study:
+    """Every record below `reports`, joined by the checksums of what each unit wrote and read.
+
+    Raises:
+        DamagedRecordError: a record is damaged, none was found, profiles are mixed, or a unit read what none of
+            the others wrote, so that the records are not of one run.
+    """
+    found, damaged = read_records(reports)
+    if damaged:
+        raise DamagedRecordError("; ".join(damaged))
+    profiles = {record.profile for record in found}
+    if len(profiles) != 1:
+        raise DamagedRecordError(
+            f"{reports} must hold the records of one profile, found: {', '.join(sorted(profiles)) or 'no record'}"
+        )
+    makers = {artifact_digest(record): record for record in found if record.products}
+    chains = {record.name: _chain(record, makers) for record in found}
+    records = sorted(found, key=lambda record: (len(chains[record.name]), record.name))
+    measured = [record for record in records if record.stage == "evaluate"]
+    cells = [cell_of(_input(record, "student", makers)) for record in measured]
+    checkpoints = []
+    for record, cell in zip(measured, cells, strict=True):
+        trained = _input(record, "student", makers)
+        label = short_name(cell)
+        if cells.count(cell) > 1:
+            label += f" {trained.item}"
+        checkpoints.append(Checkpoint(trained, record, chains[trained.name], cell, label))
+    checkpoints.sort(key=lambda checkpoint: (len(checkpoint.chain), checkpoint.name))
+    _require_all_measured(records, checkpoints, reports)
+    return Study(profiles.pop(), tuple(records), tuple(checkpoints))
+
+
+def artifact_digest(record: Record) -> str:
+    """The digest by which later units know the directory of this one's products (`pipeline.unit.digest_of`)."""
+    lines = [f"{name} {digest}" for name, digest in sorted(record.products.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def cell_of(trained: Record) -> Cell:
+    """The point of the grid that a unit trained. Raises DamagedRecordError when the grid has none of that name."""
+    axes = {"method": METHODS, "loss": LOSSES}
+    names = {}
+    for axis, registry in axes.items():
+        kind = lookup(trained, f"metrics.cell.{axis}")
+        names[axis] = next((name for name, entry in registry.items() if entry.__name__ == kind), None)
+        if names[axis] is None:
+            raise DamagedRecordError(f"{_path(trained)}: no {axis} is called {kind}; known: {', '.join(registry)}")
+    return Cell(**names)
+
+
+def short_name(cell: Cell) -> str:
+    """For figures: the method's initials and the loss, like SF×DMD."""
+    return "".join(word[0] for word in cell.method.split("_")).upper() + TIMES + cell.loss.upper()
+
+
+def lookup(record: Record, path: str) -> Any:
+    """An entry of a record by its dotted path, like metrics.fvd.excess; may be None where it was not measured.
+
+    Raises:
+        DamagedRecordError: there is no such entry.
+    """
+    first, *rest = path.split(".")
+    value = {"metrics": record.metrics, "work": record.work}[first]
+    for name in rest:
+        if not isinstance(value, dict) or name not in value:
+            raise DamagedRecordError(f"{_path(record)} is damaged: it lacks {path}")
+        value = value[name]
+    return value
+
+
+def _chain(record: Record, makers: dict[str, Record]) -> tuple[Record, ...]:
+    """The unit's ancestors, each once, then itself."""
+    chain: dict[str, Record] = {}
+    for name in sorted(set(record.inputs) - set(GIVEN)):
+        maker = _input(record, name, makers)
+        if name not in MEASURING:
+            chain |= {ancestor.name: ancestor for ancestor in _chain(maker, makers)}
+    return (*chain.values(), record)
+
+
+def _input(record: Record, name: str, makers: dict[str, Record]) -> Record:
+    if name not in record.inputs:
+        raise DamagedRecordError(f"{_path(record)} is damaged: it lacks inputs.{name}")
+    if record.inputs[name] not in makers:
+        raise DamagedRecordError(
+            f"{_path(record)}: no other record made its input {name!r}; the records are not of one run: dvc repro"
+        )
+    return makers[record.inputs[name]]
+
+
+def _require_all_measured(records: list[Record], checkpoints: list[Checkpoint], reports: Path) -> None:
+    measured = {checkpoint.name for checkpoint in checkpoints}
+    for record in records:
+        if "cell" in record.metrics and record.name not in measured:
+            path = reports / "evaluate" / f"{record.stage}-{record.item}" / "record.json"
+            raise DamagedRecordError(f"{path} cannot be read: {record.name} is trained, and not measured")
+    if not checkpoints:
+        raise DamagedRecordError(f"{reports / 'evaluate'} must hold the record of a checkpoint, and has none")
+
+
+def _path(record: Record) -> Path:
+    return record.directory / "record.json"
