@@ -1,0 +1,161 @@
+"""The sections of the page that hold tables: what came out, what it cost, where it comes from."""
+
+import json
+from html import escape
+from typing import Any
+
+from pipeline.grid import Cell, cells
+from pipeline.losses import LOSSES
+from pipeline.methods import METHODS
+from pipeline.records import Record
+from pipeline.reporting.columns import COLUMNS
+from pipeline.reporting.goals import goals
+from pipeline.reporting.markup import cell, row_head, table
+from pipeline.reporting.read import Study, lookup
+from pipeline.reporting.style import colours
+from pipeline.reporting.tables import COST, QUALITY, Row, checkpoint_rows, grid_rows, shown
+
+ARXIV = "arXiv:"
+
+
+def cited(text: str) -> str:
+    """A source, its arXiv number a link."""
+    name, found, number = text.partition(ARXIV)
+    if not found:
+        return escape(text)
+    return f'{escape(name)}<a href="https://arxiv.org/abs/{escape(number)}">{ARXIV}{escape(number)}</a>'
+
+
+def quality(study: Study) -> str:
+    """What every checkpoint reached, and real clips for scale."""
+    return _columns(study, grid_rows(study), (*QUALITY, "drift_slope"), "Shaded: the best of its column.")
+
+
+def cost(study: Study) -> str:
+    """What every checkpoint costs to train and to run."""
+    return _columns(study, checkpoint_rows(study), COST, "Times are of the machine that this ran on.")
+
+
+def _columns(study: Study, rows: list[Row], names: tuple[str, ...], caption: str) -> str:
+    shades, body = colours(study), []
+    for row in rows:
+        best = row["best_in"].split()
+        cells_of_row = [cell(shown(row, name), "best" if name in best else "") for name in names]
+        kind = "" if row["checkpoint"] in shades else ' class="reference"'
+        body.append((kind, [row_head(row["checkpoint"], shades.get(row["checkpoint"], "")), *cells_of_row]))
+    heads = ["", *(f'<span title="{escape(COLUMNS[name].meaning)}">{COLUMNS[name].title}</span>' for name in names)]
+    return table(heads, body, caption=_with_warning(study, caption))
+
+
+def grid(study: Study) -> str:
+    """Method by loss: what each cell claims to minimise, who published it, what it reached; why one is left out."""
+    body = []
+    for method in METHODS:
+        line = [_cell_of_grid(study, one) for one in cells() if one.method == method]
+        body.append(("", [row_head(method.replace("_", " ")), *line]))
+    heads = ["method &times; loss", *(escape(loss.upper()) for loss in LOSSES)]
+    return table(
+        heads, body, caption=_with_warning(study, "Excess FVD and the digit kept to the last frame."), kind="text"
+    )
+
+
+def _cell_of_grid(study: Study, one: Cell) -> str:
+    if one.excluded:
+        return cell(f'<span class="faint">left out: {escape(one.excluded)}</span>', "text")
+    parts = []
+    for checkpoint in study.checkpoints:
+        if checkpoint.cell == one:
+            excess, kept = (
+                lookup(checkpoint.measured, f"metrics.{name}") for name in ("fvd.excess", "identity.first_to_last")
+            )
+            dot = f'<span class="dot" style="background:{colours(study)[checkpoint.name]}"></span>'
+            parts.append(f"{dot}<strong>{escape(checkpoint.name)}</strong>: {excess:.1f}, {kept:.0%}")
+    parts = parts or ["not trained in this run"]
+    parts.append(f'<span class="faint">claims {escape(one.divergence)}</span>')
+    parts += [f'<span class="faint">{cited(one.paper)}</span>'] if one.paper else []
+    return cell("<br>".join(parts), "text")
+
+
+def aims(study: Study) -> str:
+    """What the run set out to reach, and whether it did."""
+    body = [
+        (
+            "",
+            [
+                cell(escape(goal.claim), "text"),
+                cell(goal.measured),
+                cell("reached" if goal.is_reached else "<strong>missed</strong>", "text"),
+            ],
+        )
+        for goal in goals(study)
+    ]
+    return table(["aim", "measured", ""], body, caption=_with_warning(study, "Aims of the default profile."))
+
+
+def meanings() -> str:
+    """Every column in a sentence."""
+    lines = [f"<dt>{escape(c.title)}</dt><dd>{escape(c.meaning)}</dd>" for c in COLUMNS.values()]
+    return f"<h3>What each column means</h3><dl>{''.join(lines)}</dl>"
+
+
+def i3d(study: Study) -> str:
+    """FVD by the I3D that the user gave, where there is one."""
+    body = []
+    for checkpoint in study.checkpoints:
+        if "fvd_i3d" not in checkpoint.measured.metrics:
+            continue
+        names = ("value", "floor", "excess", "num_clips", "checksum")
+        *distances, count, checksum = (lookup(checkpoint.measured, f"metrics.fvd_i3d.{name}") for name in names)
+        numbers = [cell(f"{distance:,.1f}") for distance in distances]
+        body.append(
+            ("", [row_head(checkpoint.name), *numbers, cell(f"{count:,}"), cell(f"<code>{checksum}</code>")])
+        )
+    heads = ["", "FVD", "floor", "excess", "clips", "sha256 of the I3D"]
+    caption = _with_warning(study, "FVD by the given I3D, on longer clips.")
+    return table(heads, body, caption=caption) if body else ""
+
+
+def seconds(study: Study) -> str:
+    """Of every unit, interruptions left out."""
+    body = [("", [row_head(record.name), cell(f"{record.seconds:,.1f}")]) for record in study.records]
+    total = sum(record.seconds for record in study.records)
+    body.append(("", [row_head("all stages"), cell(f"<strong>{total:,.1f}</strong>")]))
+    return table(["stage", "seconds"], body, caption=_with_warning(study, "Wall time of every stage."))
+
+
+def provenance(study: Study) -> str:
+    """Fingerprints, versions, parameters and checksums of every unit."""
+    body = [
+        (
+            "",
+            [
+                row_head(record.name),
+                cell(f"<code>{record.fingerprint}</code>", "text"),
+                cell(_versions(record), "text"),
+            ],
+        )
+        for record in study.records
+    ]
+    heads = ["stage", "fingerprint of parameters, inputs and code", "libraries"]
+    return table(heads, body, caption=_with_warning(study, "")) + "\n".join(map(_details, study.records))
+
+
+def _versions(record: Record) -> str:
+    content = json.loads((record.directory / "record.json").read_text())
+    return escape(", ".join(f"{name} {version}" for name, version in sorted(content["versions"].items())))
+
+
+def _details(record: Record) -> str:
+    parts = {"parameters": record.work, "inputs": record.inputs, "products": record.products}
+    return (
+        f"<details><summary>{escape(record.name)}: parameters, checksums</summary>"
+        f"<pre>{escape(_json(parts))}</pre></details>"
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True)
+
+
+def _with_warning(study: Study, caption: str) -> str:
+    return f"<strong>{escape(study.warning)}.</strong> {caption}" if study.warning else caption

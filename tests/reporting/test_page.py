@@ -1,0 +1,174 @@
+"""The page stands alone, warns where it must, and is the same whenever it is written."""
+
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.records import DamagedRecordError
+from pipeline.reporting.figures import FILES
+from pipeline.reporting.page import write_report
+from pipeline.reporting.samples import film, strip
+
+VOID = {"meta", "img", "input", "br"}
+WARNING = "profile smoke: these numbers mean nothing"
+
+
+class Page(HTMLParser):
+    """Opens and closes every element, and notes what it refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        values = {name: value or "" for name, value in attrs}
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(values)
+        if tag == "a":
+            self.links.append(values["href"])
+        if "id" in values:
+            self.ids.append(values["id"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, write_run):
+    """reports/ of the default profile, with its report."""
+    reports = write_run(tmp_path_factory.mktemp("default"))
+    write_report(reports, profile="default")
+    return reports
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory, write_run):
+    """The same of the smoke profile."""
+    reports = write_run(tmp_path_factory.mktemp("smoke"), "smoke")
+    write_report(reports, profile="smoke")
+    return reports
+
+
+def digests(reports):
+    names = ["index.html", "grid.csv", *(f"figures/{name}" for name in FILES.values())]
+    return {name: hashlib.sha256((reports / name).read_bytes()).hexdigest() for name in names}
+
+
+def test_page_is_whole_html(run):
+    page = Page((run / "index.html").read_text())
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def test_page_needs_nothing_but_itself(run):
+    text = (run / "index.html").read_text()
+    page = Page(text)
+    assert page.images
+    assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.images)
+    assert not page.tags & {"script", "link", "iframe", "object", "video", "base"}
+    assert "url(" not in text
+    assert "@import" not in text
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert outside
+    assert all(re.fullmatch(r"https://arxiv\.org/abs/[\d.]+", link) for link in outside)
+    assert len(re.findall(r"https?://", text)) == len(outside)
+
+
+def test_page_is_small_enough_to_send(run):
+    assert (run / "index.html").stat().st_size < 6_000_000
+
+
+def test_page_shows_every_checkpoint_playing_and_still(run):
+    shown = {image["alt"] for image in Page((run / "index.html").read_text()).images}
+    for name in ("real clips", "teacher@causal", "distill@gan", "rollout@dmd"):
+        assert {f"{name}, playing", f"{name}, frame by frame"} <= shown
+
+
+def test_page_tells_why_a_cell_is_left_out(run):
+    assert "left out: l2 needs a target" in (run / "index.html").read_text()
+
+
+def test_report_is_the_same_bytes_twice(run, tmp_path, write_run):
+    again = write_run(tmp_path)
+    write_report(again, profile="default")
+    assert digests(again) == digests(run)
+
+
+def test_smoke_page_warns_on_every_table_and_figure(smoke):
+    text = (smoke / "index.html").read_text()
+    assert text.count("<table") == text.count("<caption>") == len(re.findall(f"<caption>.*?{WARNING}", text))
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text, re.DOTALL)
+    assert captions
+    assert all(WARNING in caption for caption in captions)
+    assert f'role="alert">{WARNING}' in text
+
+
+def test_smoke_figures_carry_the_warning_in_red(smoke, run):
+    red = (176, 0, 32)
+    for reports, expected in ((smoke, True), (run, False)):
+        pixels = np.asarray(Image.open(reports / "figures" / "overview.png").convert("RGB")).reshape(-1, 3)
+        assert bool((pixels == red).all(axis=1).any()) is expected
+        for path in (reports / "figures").glob("*.svg"):
+            assert ("#b00020" in path.read_text()) is expected
+
+
+def test_default_page_warns_of_nothing(run):
+    assert "mean nothing" not in (run / "index.html").read_text()
+
+
+def test_report_refuses_another_profile(run):
+    with pytest.raises(DamagedRecordError, match="profile smoke, found: default"):
+        write_report(run, profile="smoke")
+
+
+@pytest.mark.parametrize("name", ["evaluate/rollout-dmd/samples.npz", "features/corruptions.csv"])
+def test_report_names_a_damaged_file(reports, name):
+    (reports / name).write_bytes(b"family\nnothing")
+    with pytest.raises(DamagedRecordError, match=name):
+        write_report(reports, profile="default")
+    (reports / name).unlink()
+    with pytest.raises(DamagedRecordError, match=name):
+        write_report(reports, profile="default")
+
+
+def test_report_shows_fvd_by_a_given_i3d(reports):
+    path = reports / "evaluate" / "rollout-dmd" / "record.json"
+    record = json.loads(path.read_text())
+    record["inputs"]["i3d"] = "5" * 64
+    record["metrics"]["fvd_i3d"] = {
+        "value": 432.1,
+        "floor": 40.0,
+        "excess": 392.1,
+        "num_clips": 256,
+        "checksum": "5" * 64,
+    }
+    path.write_text(json.dumps(record))
+    text = write_report(reports, profile="default").read_text()
+    assert "FVD by the given I3D" in text
+    assert f"<code>{'5' * 64}</code>" in text
+
+
+def test_strip_and_film_hold_every_pixel():
+    clips = np.random.default_rng(0).integers(0, 256, (3, 5, 1, 4, 6), np.uint8)
+    still, moving = strip(clips), film(clips)
+    assert still.shape == (3 * 5 - 1, 5 * 7 - 1, 1)
+    assert moving.shape == (5 * 4, 3 * 7 - 1, 1)
+    for k in range(3):
+        for t in range(5):
+            assert (still[5 * k : 5 * k + 4, 7 * t : 7 * t + 6, 0] == clips[k, t, 0]).all()
+            assert (moving[4 * t : 4 * t + 4, 7 * k : 7 * k + 6, 0] == clips[k, t, 0]).all()
