@@ -16,9 +16,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
-from pipeline import dashboard, tracking
-from pipeline.lineage import lock_digests, source_tags
-from pipeline.records import DamagedRecordError, read_record
+from pipeline import tracking
+from pipeline.lineage import source_tags
 from pipeline.tracking import EXPERIMENT, Ledger, track
 from pipeline.unit import canonical_json
 from stages import track as track_stage
@@ -253,32 +252,6 @@ def test_a_damaged_record_is_named_and_the_others_are_sent(workspace, tmp_path):
     assert str(workspace / "reports" / "codec" / "curve.csv") in line
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "reason"),
-    [
-        ("record.json", '{"stage": "codec"', "damaged"),
-        ("record.json", '{"stage": "codec"}', "lacks 'item'"),
-        ("curve.csv", "step,student_loss\n1,0.5\n2", "damaged"),
-        ("curve.csv", "step,student_loss\n1,zero\n", "damaged"),
-        ("curve.csv", "student_loss\n0.5\n", "no column step"),
-    ],
-)
-def test_read_record_says_what_is_damaged(workspace, file, text, reason):
-    path = workspace / "reports" / "codec" / file
-    path.write_text(text)
-    with pytest.raises(DamagedRecordError, match=reason) as caught:
-        read_record(workspace / "reports" / "codec" / "record.json")
-    assert str(path) in str(caught.value)
-
-
-def test_a_unit_without_a_curve_is_whole(workspace):
-    directory = workspace / "reports" / "codec"
-    record = json.loads((directory / "record.json").read_text())
-    (directory / "record.json").write_text(json.dumps({**record, "has_curve": False}))
-    (directory / "curve.csv").unlink()
-    assert read_record(directory / "record.json").curve == ()
-
-
 def test_a_server_that_does_not_answer_leaves_everything_pending(workspace, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracked = track(workspace, tmp_path / "work", uri=f"http://127.0.0.1:{free_port()}")
@@ -295,37 +268,6 @@ def test_the_saved_view_compares_what_was_measured(workspace, tmp_path):
     charts = json.loads(view["state"])["compareRunCharts"]
     assert [chart["metricKey"] for chart in charts if chart["type"] == "BAR"] == ["final.fvd.excess", "final.psnr"]
     assert [chart["metricKey"] for chart in charts if chart["type"] == "LINE"] == ["student_loss"]
-
-
-def test_lock_digests_see_only_their_own_entry(workspace):
-    before = lock_digests(workspace)["codec"]
-    lock = json.loads((workspace / "dvc.lock").read_text())
-    lock["stages"]["track"] = {"cmd": "python -m stages.track"}
-    (workspace / "dvc.lock").write_text(json.dumps(lock))
-    assert lock_digests(workspace)["codec"] == before
-    lock["stages"]["codec"]["cmd"] += " "
-    (workspace / "dvc.lock").write_text(json.dumps(lock))
-    assert lock_digests(workspace)["codec"] != before
-
-
-def test_source_tags_are_none_outside_a_repository_of_the_project(tmp_path):
-    assert source_tags(tmp_path) == {"git.revision": "none", "git.dirty": "none"}
-
-
-def test_source_tags_do_not_count_results_as_changes(tmp_path):
-    def git(*arguments: str) -> None:
-        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], cwd=tmp_path, check=True)
-
-    (tmp_path / "reports").mkdir()
-    for name in ("code.py", "reports/grid.csv"):
-        (tmp_path / name).write_text("1\n")
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    (tmp_path / "reports/grid.csv").write_text("2\n")
-    assert source_tags(tmp_path)["git.dirty"] == "false"
-    (tmp_path / "code.py").write_text("2\n")
-    assert source_tags(tmp_path)["git.dirty"] == "true"
 
 
 def test_in_batches_keeps_order_and_size():
@@ -358,29 +300,6 @@ def test_the_stage_writes_stable_fingerprints_and_passes_without_a_server(worksp
     assert here.returncode == 0
     assert json.loads(tracked.read_text()) == {"pending": [], "sent": ["7eac4e5", "c0dec"]}
     assert here.stdout.startswith("dashboard: /#/experiments/")
-
-
-@pytest.mark.slow
-def test_the_dashboard_answers_on_this_machine_only(workspace):
-    port = free_port()
-    command = [sys.executable, "-m", *dashboard.server_command(workspace, f"sqlite:///{workspace}/mlflow.db", port)]
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with dashboard.in_background(command, workspace, env) as server:
-        assert dashboard.wait_until_healthy(port, server)
-        assert listening_addresses(port) == {"0100007F"}
-    assert server.poll() is not None
-    assert dashboard.is_free(port)
-
-
-def listening_addresses(port: int) -> set[str]:
-    """Local addresses, as the kernel writes them, on which someone listens at this port."""
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            if state == "0A" and local.endswith(f":{port:04X}"):
-                found.add(local.split(":")[0])
-    return found
 
 
 def free_port() -> int:
