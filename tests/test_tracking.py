@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
-from pipeline import tracking
 from pipeline.lineage import source_tags
 from pipeline.tracking import EXPERIMENT, Ledger, track
 from pipeline.unit import canonical_json
@@ -268,12 +266,6 @@ def test_the_saved_view_compares_what_was_measured(workspace, tmp_path):
     charts = json.loads(view["state"])["compareRunCharts"]
     assert [chart["metricKey"] for chart in charts if chart["type"] == "BAR"] == ["final.fvd.excess", "final.psnr"]
     assert [chart["metricKey"] for chart in charts if chart["type"] == "LINE"] == ["student_loss"]
-
-
-def test_in_batches_keeps_order_and_size():
-    batches = list(tracking.in_batches(list(range(2500)), 1000))
-    assert [len(some) for some in batches] == [1000, 1000, 500]
-    assert list(itertools.chain(*batches)) == list(range(2500))
 
 
 def test_the_stage_finds_nothing_before_the_first_run(tmp_path, migrated, monkeypatch):
