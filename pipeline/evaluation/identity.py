@@ -1,6 +1,7 @@
 """Identity: whether the digit of the first frame is still there later, and whether all digits occur."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,17 @@ SMOOTHING = 0.5  # counts added to every class, so that a missing one costs much
 
 @dataclass(frozen=True)
 class Agreement:
-    """Share of clips in which the digit read in the second, or last, frame is that read in the first."""
+    """Share of clips in which the digit read in the second, or last, frame is that read in the first.
+
+    A model that shows the same digit, or the same blot, in every clip agrees always. kappa is what agreement adds
+    to that of frames from different clips, as a share of all that could be added: 0 for such a model, 1 at best
+    (Cohen 1960).
+    """
 
     first_to_second: float
     first_to_last: float
+    kappa_second: float
+    kappa_last: float
 
 
 def read_digits(reader: DigitReader, clips: ByteVideo) -> np.ndarray:
@@ -29,7 +37,19 @@ def read_digits(reader: DigitReader, clips: ByteVideo) -> np.ndarray:
 def agreement(digits: np.ndarray) -> Agreement:
     """From what is read in the first, second and last frame, (N, 3)."""
     first, second, last = digits.T
-    return Agreement(float((second == first).mean()), float((last == first).mean()))
+    return Agreement(
+        first_to_second=float((second == first).mean()),
+        first_to_last=float((last == first).mean()),
+        kappa_second=kappa(first, second),
+        kappa_last=kappa(first, last),
+    )
+
+
+def kappa(first: np.ndarray, later: np.ndarray) -> float:
+    """Cohen's kappa of two readings of the same clips (N,); 0 where both are the same constant."""
+    shares = [np.bincount(classes, minlength=NUM_CLASSES) / len(classes) for classes in (first, later)]
+    chance = float(shares[0] @ shares[1])
+    return (float((first == later).mean()) - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def class_shares(classes: np.ndarray) -> np.ndarray:
@@ -50,7 +70,7 @@ def relative_entropy(shares: np.ndarray, others: np.ndarray) -> float:
 
 def compare_identity(
     reader: DigitReader, generated: ByteVideo, longer: ByteVideo, real: ByteVideo, reconstructed: ByteVideo
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Agreement of generated clips, of real ones, and of real ones through the codec; classes in first frames."""
     with torch.no_grad():
         ours, theirs, through_codec = (read_digits(reader, clips) for clips in (generated, real, reconstructed))

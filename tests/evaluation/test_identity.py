@@ -7,6 +7,7 @@ from pipeline.evaluation.identity import (
     class_shares,
     compare_identity,
     entropy,
+    kappa,
     read_digits,
     relative_entropy,
 )
@@ -38,7 +39,16 @@ def test_agreement_counts_clips_whose_digit_is_the_first_one(reader):
 
 
 def test_a_constant_reading_agrees_always(reader):
-    assert agreement(read_digits(reader, clips_of([[6] * 5] * 4))).first_to_last == 1.0
+    result = agreement(read_digits(reader, clips_of([[6] * 5] * 4)))
+    assert (result.first_to_last, result.kappa_last) == (1.0, 0.0)  # and shows nothing by it
+
+
+def test_kappa_is_what_agreement_adds_to_chance():
+    digits = np.arange(10).repeat(10)
+    assert kappa(digits, digits) == 1
+    assert kappa(digits, digits.reshape(10, 10).T.ravel()) == pytest.approx(0)  # independent
+    first, later = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])  # agreement 3/4, chance 3/4 1/2 + 1/4 1/2 = 1/2
+    assert kappa(first, later) == pytest.approx(0.5)
 
 
 def test_entropy_and_divergence_of_known_histograms():
@@ -56,6 +66,7 @@ def test_comparison_keeps_generated_real_and_codec_apart(reader):
     )
     result = compare_identity(reader, broken, steady, steady, broken)
     assert (result["first_to_second"], result["first_to_last"], result["first_to_last_of_longer"]) == (1, 0, 1)
-    assert result["real"] == {"first_to_second": 1, "first_to_last": 1}
-    assert result["codec"] == {"first_to_second": 1, "first_to_last": 0}
+    assert result["real"] == {"first_to_second": 1, "first_to_last": 1, "kappa_second": 1, "kappa_last": 1}
+    assert (result["codec"]["first_to_second"], result["codec"]["first_to_last"]) == (1, 0)
+    assert result["codec"]["kappa_last"] == pytest.approx(-1 / 9)
     assert result["class_kl"] == 0
