@@ -54,9 +54,16 @@ MEASURED: dict[str, Column] = {
     "agreement_last": Column(
         "metrics.identity.first_to_last",
         "1→last",
-        "How often the digit read in the last frame is that of frame 1.",
+        "How often the digit read in the last frame is that of frame 1. Blind to collapse: a model that "
+        "always shows the same agrees with itself, so read it beside recall, coverage and class KL.",
         +1,
         3,
+    ),
+    "class_kl": Column(
+        "metrics.identity.class_kl",
+        "class KL",
+        "KL divergence, in nats, of the digits read in first frames from those in real ones; 0: equally frequent.",
+        -1,
     ),
     "speed_w1": Column(
         "metrics.kinematics.speed_w1",
@@ -101,7 +108,7 @@ SPENT: dict[str, Column] = {
         1e-12,
     ),
     "flops_with_ancestors": Column(
-        "", "TFLOP in all", "The same with every denoiser that it was trained from.", 0, 1, 1e-12
+        "", "TFLOP in all", "The same with every denoiser that it was trained from.", 0, 2, 1e-12
     ),
     "seconds": Column("", "seconds", "Wall time of the training unit on this machine.", 0, 0),
     "seconds_with_ancestors": Column(

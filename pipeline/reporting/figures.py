@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.records import DamagedRecordError
+from pipeline.reporting.columns import COLUMNS
 from pipeline.reporting.curves import draw_training
 from pipeline.reporting.overview import draw_overview
 from pipeline.reporting.read import Checkpoint, Study, lookup
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TERA = 1e12
+LEAST_SHARE = -0.02  # where an axis of shares begins at the earliest: a marker at 0 is whole
 RISING, FLAT = "#0072b2", "#d55e00"
 Draw = Callable[[Study, Path], Path]
 
@@ -37,12 +39,12 @@ def draw_excess(study: Study, path: Path) -> Path:
         floor, excess, (low, high) = (
             lookup(checkpoint.measured, f"metrics.fvd.{name}") for name in ("floor", "excess", "interval")
         )
-        axis.barh(row, floor, color=FLOOR, height=0.66, label="floor: real against real" if row == 0 else None)
+        axis.barh(row, floor, color=FLOOR, height=0.66)
         axis.barh(row, excess, left=floor, color=shades[checkpoint.name], height=0.66)
         for colour, width in (("white", 4.5), (INK, 1.8)):
             axis.plot([floor + low, floor + high], [row, row], color=colour, linewidth=width, solid_capstyle="butt")
         axis.annotate(
-            f"+{excess:.1f}",
+            "+" + COLUMNS["excess"].shown(excess),
             (floor + max(high, excess), row),
             xytext=(5, 0),
             textcoords="offset points",
@@ -50,10 +52,9 @@ def draw_excess(study: Study, path: Path) -> Path:
         )
     axis.set_yticks(range(len(study.checkpoints)), [checkpoint.label for checkpoint in study.checkpoints])
     axis.invert_yaxis()
-    axis.set_xlabel("FVD; coloured: what exceeds the floor, line: its 95 % interval")
+    axis.set_xlabel("FVD.  Grey: floor, real against real.  Coloured: excess.  Line: 95 % interval of the excess.")
     axis.margins(x=0.12)
     axis.set_xlim(left=0)
-    axis.legend(loc="lower right")
     without_grid(axis, "y")
     return save(figure, path, study)
 
@@ -82,7 +83,7 @@ def draw_drift(study: Study, path: Path) -> Path:
     right.set(xlabel="first frame of the window", ylabel="FVD", title=f"Windows of {trained} frames")
     right.set_xticks(lookup(study.checkpoints[0].measured, "metrics.windows.start"))
     for axis in (left, right):
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return save(figure, path, study)
 
@@ -96,6 +97,8 @@ def draw_support(study: Study, path: Path) -> Path:
         axis.set(xlabel=f"{across}  (generated clips like real ones)", ylabel=f"{up}  (real clips reached)")
         axis.set_title(f"{up.capitalize()} against {across}")
         axis.margins(0.12)
+        axis.set_xlim(left=max(axis.get_xlim()[0], LEAST_SHARE))
+        axis.set_ylim(bottom=max(axis.get_ylim()[0], LEAST_SHARE))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return save(figure, path, study)
 

@@ -47,6 +47,8 @@ pre { background: var(--tint); padding: .7rem; overflow-x: auto; border-radius: 
 figure { margin: 1.4rem 0; }
 figure img.drawn { width: 100%; height: auto; display: block; background: #fff; border-radius: .4rem; }
 figure img.picture { max-width: 100%; height: auto; display: block; border-radius: .3rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 1.5rem;
+  align-items: start; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem; }
 dt { font-weight: 600; }
 dd { margin: 0; }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.reporting.columns import COLUMNS
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.samples import read_samples, strip
 from pipeline.reporting.style import FAINT, FLOOR, INK, colours, new_figure, save
@@ -44,7 +45,7 @@ def draw_overview(study: Study, path: Path) -> Path:
     excess = [lookup(record, "metrics.fvd.excess") for record in measured]
     kept = [lookup(record, "metrics.identity.first_to_last") for record in measured]
     through_codec = lookup(measured[0], "metrics.identity.codec.first_to_last")
-    _draw_bars(bars[0], [0.0, *excess], tints, ["0", *(f"{value:.1f}" for value in excess)])
+    _draw_bars(bars[0], [0.0, *excess], tints, ["0", *(COLUMNS["excess"].shown(value) for value in excess)])
     _draw_bars(bars[1], [through_codec, *kept], tints, [f"{value:.0%}" for value in (through_codec, *kept)])
     over = height - head + 0.12
     _text(figure, NAMES, over, f"two clips each, frames 1 to {num_frames}", color=FAINT, fontsize=8)

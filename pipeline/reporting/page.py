@@ -111,4 +111,4 @@ def pictures(study: Study) -> str:
     for stage, caption in captions.items():
         for path in sorted(study.stage(stage).directory.glob("*.png")):
             parts.append(picture(path, caption, drawn=False))
-    return "\n".join(parts)
+    return f'<div class="pair">{"".join(parts)}</div>'

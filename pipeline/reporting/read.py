@@ -90,7 +90,7 @@ def read_study(reports: Path) -> Study:
         )
     makers = {artifact_digest(record): record for record in found if record.products}
     chains = {record.name: _chain(record, makers) for record in found}
-    records = sorted(found, key=lambda record: (len(chains[record.name]), record.name))
+    records = sorted(found, key=lambda record: (_depth(record, makers), record.name))
     measured = [record for record in records if record.stage == "evaluate"]
     cells = [cell_of(_input(record, "student", makers)) for record in measured]
     checkpoints = []
@@ -151,6 +151,12 @@ def _chain(record: Record, makers: dict[str, Record]) -> tuple[Record, ...]:
         if name not in MEASURING:
             chain |= {ancestor.name: ancestor for ancestor in _chain(maker, makers)}
     return (*chain.values(), record)
+
+
+def _depth(record: Record, makers: dict[str, Record]) -> int:
+    """How many units, one after the other, had to run before it."""
+    names = set(record.inputs) - set(GIVEN)
+    return max((1 + _depth(_input(record, name, makers), makers) for name in names), default=0)
 
 
 def _input(record: Record, name: str, makers: dict[str, Record]) -> Record:

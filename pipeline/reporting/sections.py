@@ -28,7 +28,9 @@ def cited(text: str) -> str:
 
 def quality(study: Study) -> str:
     """What every checkpoint reached, and real clips for scale."""
-    return _columns(study, grid_rows(study), (*QUALITY, "drift_slope"), "Shaded: the best of its column.")
+    return _columns(
+        study, grid_rows(study), (*QUALITY, "drift_slope", "class_kl"), "Shaded: the best of its column."
+    )
 
 
 def cost(study: Study) -> str:
@@ -69,7 +71,9 @@ def _cell_of_grid(study: Study, one: Cell) -> str:
                 lookup(checkpoint.measured, f"metrics.{name}") for name in ("fvd.excess", "identity.first_to_last")
             )
             dot = f'<span class="dot" style="background:{colours(study)[checkpoint.name]}"></span>'
-            parts.append(f"{dot}<strong>{escape(checkpoint.name)}</strong>: {excess:.1f}, {kept:.0%}")
+            parts.append(
+                f"{dot}<strong>{escape(checkpoint.name)}</strong>: {COLUMNS['excess'].shown(excess)}, {kept:.0%}"
+            )
     parts = parts or ["not trained in this run"]
     parts.append(f'<span class="faint">claims {escape(one.divergence)}</span>')
     parts += [f'<span class="faint">{cited(one.paper)}</span>'] if one.paper else []

@@ -157,6 +157,7 @@ def measured(distance: float, index: int) -> dict[str, Any]:
         "identity": {
             "first_to_second": 1 - 0.05 * distance,
             "first_to_last": 0.97 - 0.15 * distance,
+            "class_kl": 0.02 * distance,
             "real": {"first_to_second": 0.991, "first_to_last": 0.972},
             "codec": {"first_to_second": 0.985, "first_to_last": 0.951},
         },

@@ -34,6 +34,14 @@ def test_study_orders_checkpoints_by_what_they_are_made_from(reports):
     ]
 
 
+def test_study_lists_every_unit_after_what_it_reads(reports):
+    study = read_study(reports)
+    made = {artifact_digest(record): index for index, record in enumerate(study.records)}
+    assert len(study.records) == 15
+    for index, record in enumerate(study.records):
+        assert all(made[digest] < index for digest in record.inputs.values())
+
+
 def test_study_follows_a_chain_to_its_beginning_without_the_networks_that_judge(reports):
     rollout = next(c for c in read_study(reports).checkpoints if c.name == "rollout@gan")
     assert {record.name for record in rollout.chain} == {
