@@ -55,9 +55,15 @@ MEASURED: dict[str, Column] = {
         "metrics.identity.first_to_last",
         "1→last",
         "How often the digit read in the last frame is that of frame 1. Blind to collapse: a model that "
-        "always shows the same agrees with itself, so read it beside recall, coverage and class KL.",
+        "always shows the same agrees with itself, so read it beside kappa and recall.",
         +1,
         3,
+    ),
+    "kappa_last": Column(
+        "metrics.identity.kappa_last",
+        "kappa",
+        "Cohen's kappa of the same: agreement beyond that of unrelated clips. 1 at best, 0 for a model that shows one thing.",
+        +1,
     ),
     "class_kl": Column(
         "metrics.identity.class_kl",

@@ -8,13 +8,14 @@ from pipeline.grid import Cell, cells
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
 from pipeline.records import Record
-from pipeline.reporting.columns import COLUMNS
+from pipeline.reporting.columns import COLUMNS, MEASURED
 from pipeline.reporting.goals import goals
 from pipeline.reporting.markup import cell, row_head, table
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.style import colours
-from pipeline.reporting.tables import COST, QUALITY, Row, checkpoint_rows, grid_rows, shown
+from pipeline.reporting.tables import COST, Row, checkpoint_rows, grid_rows, shown
 
+REACHED = tuple(name for name in MEASURED if name not in COST)
 ARXIV = "arXiv:"
 
 
@@ -28,9 +29,7 @@ def cited(text: str) -> str:
 
 def quality(study: Study) -> str:
     """What every checkpoint reached, and real clips for scale."""
-    return _columns(
-        study, grid_rows(study), (*QUALITY, "drift_slope", "class_kl"), "Shaded: the best of its column."
-    )
+    return _columns(study, grid_rows(study), REACHED, "Shaded: the best of its column.")
 
 
 def cost(study: Study) -> str:

@@ -21,10 +21,10 @@ QUALITY = (
     "excess",
     "precision",
     "recall",
-    "density",
     "coverage",
     "agreement_second",
     "agreement_last",
+    "kappa_last",
     "speed_w1",
 )
 COST = ("calls_per_frame", "frames_per_s", "latency_ms", *SPENT)
@@ -35,11 +35,13 @@ REFERENCES = {  # rows of real clips, for scale: what of them an evaluation meas
         **{name: f"metrics.coverage_real.{name}" for name in ("precision", "recall", "density", "coverage")},
         "agreement_second": "metrics.identity.real.first_to_second",
         "agreement_last": "metrics.identity.real.first_to_last",
+        "kappa_last": "metrics.identity.real.kappa_last",
     },
     "real, through codec": {
         "excess": "metrics.fvd.codec_excess",
         "agreement_second": "metrics.identity.codec.first_to_second",
         "agreement_last": "metrics.identity.codec.first_to_last",
+        "kappa_last": "metrics.identity.codec.kappa_last",
     },
     "training clips": {"excess": "metrics.fvd.training_excess"},
 }
@@ -146,7 +148,7 @@ def as_text(study: Study) -> str:
     number, network = lookup(first, "metrics.fvd.num_clips"), lookup(first, "metrics.fvd.network")
     notes = [
         f"{BEST} best of its column. FVD at n = {number:,} ({network}); excess = FVD - floor, 95 % interval;",
-        "1→2, 1→last: the digit read there is that of frame 1. In all: with everything that it was made from.",
+        "1→2, 1→last: the digit read there is that of frame 1; kappa: beyond chance. In all: with all it was made from.",
     ]
     warning = [f"!! {study.warning}"] if study.warning else []
     return "\n".join([*warning, *blocks[0], "", *blocks[1], "", *notes, *warning])

@@ -157,9 +157,10 @@ def measured(distance: float, index: int) -> dict[str, Any]:
         "identity": {
             "first_to_second": 1 - 0.05 * distance,
             "first_to_last": 0.97 - 0.15 * distance,
+            "kappa_last": 0.96 - 0.16 * distance,
             "class_kl": 0.02 * distance,
-            "real": {"first_to_second": 0.991, "first_to_last": 0.972},
-            "codec": {"first_to_second": 0.985, "first_to_last": 0.951},
+            "real": {"first_to_second": 0.991, "first_to_last": 0.972, "kappa_last": 0.97},
+            "codec": {"first_to_second": 0.985, "first_to_last": 0.951, "kappa_last": 0.94},
         },
         "sampling": {"calls_per_frame": 5.0 + index, "frames_per_s": 410.0 - index, "latency_s": 0.021},
     }
