@@ -62,7 +62,7 @@ MEASURED: dict[str, Column] = {
     "kappa_last": Column(
         "metrics.identity.kappa_last",
         "kappa",
-        "Cohen's kappa of the same: agreement beyond that of unrelated clips. 1 at best, 0 for a model that shows one thing.",
+        "Cohen's kappa of the same: agreement beyond chance. 1 at best; 0 where all clips show one thing.",
         +1,
     ),
     "class_kl": Column(

@@ -17,7 +17,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --paper: #17171b; --ink: #e6e6ea; --faint: #a0a0ab; --line: #34343c;
   --tint: #1f1f25; --link: #7db8f0; --best: #1d3247; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.2rem 5rem; max-width: 70rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2rem 1.2rem 5rem; max-width: 72rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: .4rem 0; text-wrap: balance; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
@@ -30,9 +30,9 @@ nav a { margin-right: .9rem; white-space: nowrap; }
 .warning { background: #b00020; color: #fff; font-weight: 600; padding: .6rem .9rem; border-radius: .4rem;
   max-width: none; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
 caption { text-align: left; padding-bottom: .4rem; }
-th, td { padding: .32rem .5rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: .32rem .42rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 thead th { vertical-align: bottom; }
 tbody th { text-align: left; white-space: nowrap; }

@@ -148,7 +148,7 @@ def as_text(study: Study) -> str:
     number, network = lookup(first, "metrics.fvd.num_clips"), lookup(first, "metrics.fvd.network")
     notes = [
         f"{BEST} best of its column. FVD at n = {number:,} ({network}); excess = FVD - floor, 95 % interval;",
-        "1→2, 1→last: the digit read there is that of frame 1; kappa: beyond chance. In all: with all it was made from.",
+        "1→2, 1→last: the digit read there is that of frame 1; kappa: beyond chance. In all: with its ancestors.",
     ]
     warning = [f"!! {study.warning}"] if study.warning else []
     return "\n".join([*warning, *blocks[0], "", *blocks[1], "", *notes, *warning])
