@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -28,13 +29,17 @@ class CodecSpec:
 
     latent_channels: of a latent frame. downsample: pixels a side that become one latent position. width: channels
     at twice the latent resolution; there are twice as many at the latent resolution. global_width: hidden units of
-    the dense path that sees the frame as a whole, beside the convolutions; 0 leaves it out.
+    the dense path that sees the frame as a whole, beside the convolutions. content_channels: the first so many
+    channels hold what stays the same in a clip, the others where it is, spread linearly from place_size numbers, so
+    few that they can say no more; 0: no such split. Content and pose: DrNet, arXiv:1705.10915.
     """
 
     latent_channels: int = 4
     downsample: int = 4
     width: int = 32
     global_width: int = 384
+    content_channels: int = 3
+    place_size: int = 4
 
     def __post_init__(self) -> None:
         for name, value in (("latent_channels", self.latent_channels), ("width", self.width)):
@@ -42,8 +47,15 @@ class CodecSpec:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.downsample < 2 or self.downsample % 2:
             raise ValueError(f"downsample must be even and at least 2, got {self.downsample}")
-        if self.global_width < 0:
-            raise ValueError(f"global_width must be at least 0, got {self.global_width}")
+        if self.global_width < 1:
+            raise ValueError(f"global_width must be at least 1, got {self.global_width}")
+        if not 0 <= self.content_channels < self.latent_channels:
+            raise ValueError(
+                f"content_channels must be below latent_channels: content_channels={self.content_channels}, "
+                f"latent_channels={self.latent_channels}"
+            )
+        if self.place_size < 1:
+            raise ValueError(f"place_size must be at least 1, got {self.place_size}")
 
 
 def latent_shape(spec: CodecSpec | None, frame_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -139,16 +151,22 @@ class Encoder(nn.Module):
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
             nn.SiLU(),
         )
-        self.local = nn.Conv2d(2 * width, spec.latent_channels, 1)
-        num_features, num_latents = 2 * width * _area(self.latent_shape), math.prod(self.latent_shape)
-        self.whole = _dense(num_features, spec.global_width, num_latents) if spec.global_width else None
+        area = self.latent_shape[1] * self.latent_shape[2]
+        num_latents, self.num_content = spec.latent_channels * area, spec.content_channels * area
+        num_told = self.num_content + spec.place_size if self.num_content else num_latents
+        self.whole = GatedDense(2 * width * area, spec.global_width, num_told)
+        if self.num_content:
+            self.spread = nn.Linear(spec.place_size, num_latents - self.num_content)
+        else:
+            self.local = nn.Conv2d(2 * width, spec.latent_channels, 1)
 
     def forward(self, frames: Frames) -> LatentFrames:
         features = self.trunk(frames)
-        latents = self.local(features)
-        if self.whole is not None:
-            latents = latents + self.whole(features.flatten(1)).unflatten(1, self.latent_shape)
-        return latents
+        told = self.whole(features.flatten(1))
+        if not self.num_content:
+            return self.local(features) + told.unflatten(1, self.latent_shape)
+        content, place = told.tensor_split((self.num_content,), dim=1)
+        return torch.cat([content, self.spread(place)], dim=1).unflatten(1, self.latent_shape)
 
 
 class Decoder(nn.Module):
@@ -160,8 +178,7 @@ class Decoder(nn.Module):
         latents = latent_shape(spec, frame_shape)
         self.feature_shape = (2 * width, *latents[1:])
         self.local = nn.Conv2d(spec.latent_channels, 2 * width, 3, padding=1)
-        num_features, num_latents = math.prod(self.feature_shape), math.prod(latents)
-        self.whole = _dense(num_latents, spec.global_width, num_features) if spec.global_width else None
+        self.whole = GatedDense(math.prod(latents), spec.global_width, math.prod(self.feature_shape))
         self.rise = nn.Sequential(
             nn.SiLU(), nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.SiLU(), nn.PixelShuffle(2)
         )
@@ -169,21 +186,23 @@ class Decoder(nn.Module):
         self.paint = nn.Sequential(nn.SiLU(), nn.Conv2d(width, C * patch**2, 3, padding=1), nn.PixelShuffle(patch))
 
     def forward(self, latents: LatentFrames) -> Frames:
-        features = self.local(latents)
-        if self.whole is not None:
-            features = features + self.whole(latents.flatten(1)).unflatten(1, self.feature_shape)
+        features = self.local(latents) + self.whole(latents.flatten(1)).unflatten(1, self.feature_shape)
         features = self.rise(features)
         return self.paint(features + self.refine(features))
 
 
-def _area(shape: tuple[int, int, int]) -> int:
-    return shape[1] * shape[2]
+class GatedDense(nn.Module):
+    """Two paths multiplied: to draw this thing at that place is a product, which plain layers learn slowly."""
 
+    def __init__(self, num_in: int, width: int, num_out: int) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(num_in, width), nn.Linear(num_in, width)
+        self.scale, self.mix = nn.Linear(width, width), nn.Linear(width, width)
+        self.out = nn.Linear(width, num_out)
 
-def _dense(num_in: int, width: int, num_out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(num_in, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, num_out)
-    )
+    def forward(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        gated = self.value(x) * self.scale(F.silu(self.gate(x)))
+        return self.out(F.silu(self.mix(gated)))
 
 
 def new_codec(spec: CodecSpec | None, frame_shape: tuple[int, int, int]) -> Codec | PixelCodec:

@@ -18,6 +18,7 @@ from pipeline.training.codec_quality import ENCODED_AT_ONCE, describe_latents, d
 from pipeline.training.optimizer import Optimizer, OptimizerSpec
 from pipeline.unit import Metrics
 
+FRAMES = 3  # of one clip in a training example
 WATCHED_FRAMES = 512  # metric-split frames whose PSNR is the curve
 WATCHED = "learning_rate, batch_size, latent_noise"  # the parameters to look at when the loss is not finite
 
@@ -27,20 +28,17 @@ class CodecTraining:
     """How the autoencoder is trained: squared error of pixels in [-1, 1], and what makes latents easy to model.
 
     latent_noise: the decoder sees latents with noise of a standard deviation drawn from [0, latent_noise], so that
-    it forgives what a denoiser gets wrong. content_channels: the first so many channels are to hold what stays the
-    same in a clip; constancy: weight of the variance of these within a clip; swap_share: of examples whose content
-    is exchanged between frames before decoding, so that it cannot say where things are. slowness: weight of the
-    mean squared difference of the other channels between frames. More of either weight makes the next frame easier
-    to predict, and costs PSNR. Latents are standardised by channel in all of this.
+    it forgives what a denoiser gets wrong. Of the content channels, if the codec has any: constancy: weight of
+    their variance within a clip; swap_share: of examples whose content is exchanged between frames before decoding,
+    so that it cannot say where things are; both rise to their value over the first ramp_share of the run.
     """
 
     num_steps: int = 1_000
     batch_size: int = 85  # examples of 3 frames
     latent_noise: float = 0.3
-    slowness: float = 0.03
-    content_channels: int = 0
-    constancy: float = 0.0
-    swap_share: float = 0.0
+    constancy: float = 0.08
+    swap_share: float = 0.5
+    ramp_share: float = 0.3
     optimizer: OptimizerSpec = field(
         default_factory=lambda: OptimizerSpec(learning_rate=2e-3, weight_decay=1e-3, warmup_steps=100)
     )
@@ -56,21 +54,13 @@ class CodecTraining:
         ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, value in (
-            ("latent_noise", self.latent_noise),
-            ("slowness", self.slowness),
-            ("content_channels", self.content_channels),
-            ("constancy", self.constancy),
-        ):
+        for name, value in (("latent_noise", self.latent_noise), ("constancy", self.constancy)):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
         if not 0 <= self.swap_share <= 1:
             raise ValueError(f"swap_share must be in [0, 1], got {self.swap_share}")
-        if not self.content_channels and (self.constancy or self.swap_share):
-            raise ValueError(
-                "constancy and swap_share must be 0 without content_channels: "
-                f"constancy={self.constancy}, swap_share={self.swap_share}"
-            )
+        if not 0 < self.ramp_share <= 1:
+            raise ValueError(f"ramp_share must be in (0, 1], got {self.ramp_share}")
         if self.checkpoint_every % self.report_every:
             raise ValueError(
                 f"checkpoint_every must be a multiple of report_every: checkpoint_every={self.checkpoint_every}, "
@@ -89,14 +79,6 @@ class TrainCodec:
     training: CodecTraining = field(default_factory=CodecTraining)
     seed: int = 0
     num_threads: int = 1
-
-    def __post_init__(self) -> None:
-        content = self.training.content_channels
-        if self.codec is not None and content >= self.codec.latent_channels:
-            raise ValueError(
-                f"content_channels must be below latent_channels: content_channels={content}, "
-                f"latent_channels={self.codec.latent_channels}"
-            )
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """Write out/codec.safetensors, out/codec.json, out/train.npy (float32 latents), show/reconstructions.png.
@@ -143,7 +125,8 @@ class TrainCodec:
         yield Progress(start, config.num_steps)
         for step in range(start, config.num_steps):
             rng = stream(self.seed, "codec", step)
-            loss = reconstruction_loss(codec, draw_examples(clips, config.batch_size, rng), config, rng)
+            ramp = min(1.0, step / (config.ramp_share * config.num_steps))
+            loss = reconstruction_loss(codec, draw_examples(clips, config.batch_size, rng), config, ramp, rng)
             if not torch.isfinite(loss):
                 last = load_checkpoint(directory)
                 kept = f"checkpoint of step {last.step} in {directory}" if last else "there is no checkpoint yet"
@@ -164,21 +147,22 @@ class TrainCodec:
                 save_checkpoint(directory, done, parts(codec, optimizer), {})
 
 
-def reconstruction_loss(codec: Codec, examples: Video, config: CodecTraining, rng: torch.Generator) -> Scalar:
-    """mean (decode(z' + s eps) - x)^2 + slowness mean (z_1 - z_0)^2 + constancy mean (c - mean_t c)^2.
+def reconstruction_loss(
+    codec: Codec, examples: Video, config: CodecTraining, ramp: float, rng: torch.Generator
+) -> Scalar:
+    """mean (decode(z' + s eps) - x)^2 + ramp constancy mean (c - mean_t c)^2.
 
-    z: latents of the frames of an example; c: their content channels; z_0, z_1: the other channels of the first two
-    frames; z': z, or with content exchanged; s ~ U[0, latent_noise].
+    z: latents of the frames of an example; c: their content channels; z': z, with content exchanged in a share of
+    ramp swap_share of the examples; s ~ U[0, latent_noise].
     """
-    content = config.content_channels
     z = batch_standardised(codec.encoder(examples.flatten(0, 1))).unflatten(0, examples.shape[:2])
-    constant, moving = z[:, :, :content], z[:, :, content:]
-    seen = torch.cat([exchanged(constant, config.swap_share, rng), moving], dim=2).flatten(0, 1)
+    content, place = z.tensor_split((codec.spec.content_channels,), dim=2)
+    seen = torch.cat([exchanged(content, ramp * config.swap_share, rng), place], dim=2).flatten(0, 1)
     scale = config.latent_noise * torch.rand(len(seen), 1, 1, 1, generator=rng)
     loss = (codec.decoder(seen + scale * noise_like(seen, rng)) - examples.flatten(0, 1)).square().mean()
-    loss = loss + config.slowness * (moving[:, 1] - moving[:, 0]).square().mean()
-    if content:
-        loss = loss + config.constancy * (constant - constant.mean(1, keepdim=True)).square().mean()
+    if codec.spec.content_channels:
+        variance = (content - content.mean(1, keepdim=True)).square().mean()
+        loss = loss + ramp * config.constancy * variance
     return loss
 
 
@@ -197,11 +181,9 @@ def batch_standardised(latents: LatentFrames) -> LatentFrames:
 
 
 def draw_examples(clips: Tensor, batch_size: int, rng: torch.Generator) -> Video:
-    """Frames t, t + 1 and any of uint8 clips (N, T, C, H, W), as pixels in [-1, 1] (batch_size, 3, C, H, W)."""
-    T = clips.shape[1]
+    """Three different frames of uint8 clips (N, T, C, H, W), as pixels in [-1, 1] (batch_size, 3, C, H, W)."""
     clip = torch.randint(len(clips), (batch_size, 1), generator=rng)
-    first = torch.randint(T - 1, (batch_size, 1), generator=rng)
-    frames = torch.cat([first, first + 1, torch.randint(T, (batch_size, 1), generator=rng)], dim=1)
+    frames = torch.rand(batch_size, clips.shape[1], generator=rng).argsort(dim=1)[:, :FRAMES]
     return clips[clip, frames].float() / 127.5 - 1
 
 

@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 
 OPTIMIZERS = ("adamw", "muon")
+HIDDEN = (".blocks.", ".whole.")  # of the backbone, and the dense paths of the codec
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """`muon`: Muon for the matrices of the blocks, AdamW for all else; `adamw`: AdamW for everything.
+    """`muon`: Muon for the matrices between hidden layers, AdamW for all else; `adamw`: AdamW for everything.
 
-    Muon: arXiv:2502.16982, with its update scaled to the size of AdamW's.
+    Muon: arXiv:2502.16982, eq. 1.
     """
 
     name: str = "adamw"
     learning_rate: float = 1e-3
-    matrix_learning_rate: float = 1e-2  # of Muon; unused by adamw
+    matrix_learning_rate: float = 2e-2  # of Muon; unused by adamw
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
@@ -53,7 +54,7 @@ class Optimizer:
         self.spec = spec
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in named]
-        matrices = [p for name, p in named if spec.name == "muon" and is_block_matrix(name, p)]
+        matrices = [p for name, p in named if spec.name == "muon" and is_hidden_matrix(name, p)]
         chosen = {id(p) for p in matrices}
         rest = [p for p in self.parameters if id(p) not in chosen]
         betas = (spec.beta1, spec.beta2)
@@ -61,9 +62,7 @@ class Optimizer:
         self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, spec.learning_rate)]
         if matrices:
             rate = spec.matrix_learning_rate
-            muon = torch.optim.Muon(
-                matrices, rate, weight_decay=spec.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-            )
+            muon = torch.optim.Muon(matrices, rate, weight_decay=spec.weight_decay, momentum=0.95)
             self.optimizers.append((muon, rate))
 
     def update(self, gradients: Iterable[Tensor], *, factor: float) -> Tensor:
@@ -98,6 +97,6 @@ class Optimizer:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def is_block_matrix(name: str, parameter: Tensor) -> bool:
-    """Muon is for the matrices inside the blocks; embeddings, heads and vectors stay with AdamW."""
-    return parameter.ndim == 2 and ".blocks." in f".{name}"
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Muon is for the matrices inside; embeddings, heads, convolutions and vectors stay with AdamW."""
+    return parameter.ndim == 2 and any(part in f".{name}" for part in HIDDEN)

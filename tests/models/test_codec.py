@@ -28,7 +28,7 @@ def _seed():
     [
         (SMALL, GRAY, (4, 4, 4)),
         (CodecSpec(latent_channels=6, downsample=8, width=8), (3, 32, 16), (6, 4, 2)),
-        (CodecSpec(downsample=2, width=8, global_width=0), GRAY, (4, 8, 8)),
+        (CodecSpec(downsample=2, width=8, content_channels=0), GRAY, (4, 8, 8)),
         (None, (3, 8, 8), (3, 8, 8)),
     ],
 )
@@ -75,15 +75,12 @@ def test_the_gradient_of_pixels_reaches_latents():
     assert (latents.grad != 0).all(dim=(1, 2, 3, 4))
 
 
-def test_a_local_codec_sees_only_the_neighbourhood(rng):
-    codec = Codec(CodecSpec(width=8, global_width=0), (1, 32, 32))
-    video = pixels(rng, 1, 1, 1, 32, 32)
-    changed = video.clone()
-    changed[..., :4, :4] = 1
-    difference = (codec.encode(video) - codec.encode(changed)).abs().amax((0, 1, 2))
-    assert difference[:1, :1].min() > 0
-    assert difference[3:].max() == 0
-    assert difference[:, 3:].max() == 0
+def test_the_place_channels_hold_no_more_numbers_than_they_may(rng):
+    codec = Codec(CodecSpec(width=8, global_width=16, content_channels=2, place_size=3), GRAY).double()
+    latents = codec.encoder(pixels(rng, 1, 200, *GRAY)[0].double())
+    content, place = (part.flatten(1) - part.flatten(1).mean(0) for part in latents.split(2, dim=1))
+    assert torch.linalg.matrix_rank(place, rtol=1e-9) == 3
+    assert torch.linalg.matrix_rank(content, rtol=1e-9) > 3
 
 
 def test_without_a_codec_the_way_back_is_exact():
@@ -133,7 +130,12 @@ def test_the_description_names_the_weights(tmp_path):
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"downsample": 0}, "downsample must be even and at least 2, got 0"),
         ({"downsample": 3}, "downsample must be even and at least 2, got 3"),
-        ({"global_width": -1}, "global_width must be at least 0, got -1"),
+        ({"global_width": 0}, "global_width must be at least 1, got 0"),
+        ({"place_size": 0}, "place_size must be at least 1, got 0"),
+        (
+            {"content_channels": 4},
+            "content_channels must be below latent_channels: content_channels=4, latent_channels=4",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_rule_and_value(parameters, message):

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.models.denoiser import Denoiser
 from pipeline.training.loop import TrainingSpec, TrainState, draw_batch, train
-from pipeline.training.optimizer import Optimizer, OptimizerSpec, is_block_matrix
+from pipeline.training.optimizer import Optimizer, OptimizerSpec, is_hidden_matrix
 from tests.cells import make_cell
 
 
@@ -72,7 +72,7 @@ def test_learning_rate_warms_up_and_falls_to_zero():
 
 def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
     student = Denoiser(make_cell().denoiser)
-    muon = [name for name, p in student.named_parameters() if is_block_matrix(name, p)]
+    muon = [name for name, p in student.named_parameters() if is_hidden_matrix(name, p)]
     assert {name.split(".")[-2] for name in muon} == {"qkv", "out", "up", "down"}
     optimizer = Optimizer(OptimizerSpec(name="muon"), student)
     held = sum(
