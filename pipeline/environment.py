@@ -162,7 +162,10 @@ def explain(command: list[str], code: int, output: str) -> str:
 def end_with_parent() -> None:
     """Called in a child that was just started: it gets SIGTERM when its parent is gone. Linux only."""
     if sys.platform == "linux":
+        parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it went before the kernel was asked
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def say(line: str) -> None:

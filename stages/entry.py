@@ -1,10 +1,8 @@
 """What every stage does around its work: parameters, progress bar, products, record."""
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads are 10x 
 from tqdm import tqdm
 
 from pipeline.config import Params, load_params
+from pipeline.environment import end_with_parent
 from pipeline.interfaces import Progress
 from pipeline.unit import Work, digest_of, run_unit, write_json
 
@@ -45,6 +44,7 @@ def publish(params: Params, stage: str, item: str, work: Work, inputs: Mapping[s
     report = REPORTS / name
     _replace(show if show.exists() else None, report)
     unit = json.loads((directory / "unit.json").read_text())
+    has_curve = (directory / "curve.jsonl").exists()
     record = {
         "stage": stage,
         "item": item,
@@ -52,10 +52,11 @@ def publish(params: Params, stage: str, item: str, work: Work, inputs: Mapping[s
         **{key: unit[key] for key in ("fingerprint", "work", "inputs", "versions")},
         "metrics": json.loads((directory / "metrics.json").read_text()),
         "timing": json.loads((directory / "timing.json").read_text()),
+        "has_curve": has_curve,
         "products": {path.name: digest_of(path) for path in sorted(out.glob("*"))},
     }
     write_json(report / "record.json", record)
-    if (directory / "curve.jsonl").exists():
+    if has_curve:
         write_curve(directory / "curve.jsonl", report / "curve.csv")
 
 
@@ -63,7 +64,8 @@ def write_curve(source: Path, target: Path) -> None:
     """The rows of a curve as CSV, one column a metric."""
     import pandas as pd
 
-    pd.read_json(source, lines=True).to_csv(target, index=False)
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    pd.DataFrame(rows).to_csv(target, index=False)
 
 
 def _replace(source: Path | None, target: Path) -> None:
@@ -83,12 +85,3 @@ def _show(bar: tqdm, progress: Progress) -> None:
 def _one_line(error: Exception, code: int) -> int:
     sys.stderr.write(f"{error}\n")
     return code
-
-
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent dies (Linux; elsewhere orphans must be ended by hand)."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)

@@ -6,7 +6,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-
 Student = TypeVar("Student", bound=nn.Module)
 
 
