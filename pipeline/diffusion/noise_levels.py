@@ -32,13 +32,18 @@ def listed_levels(
     return torch.tensor(levels)[index].repeat_interleave(chunk_len, dim=1)
 
 
-def clean_at_random(t: NoiseLevel, probability: float, *, chunk_len: int = 1, rng: Generator) -> NoiseLevel:
+def clean_at_random(
+    t: NoiseLevel, probability: float, *, first: float, chunk_len: int = 1, rng: Generator
+) -> NoiseLevel:
     """Set chunks to t = 0, independently, each with this probability: the clean context that sampling always has.
 
-    Levels drawn from a density alone never show a network a clean neighbour.
+    Levels drawn from a density alone never show a network a clean neighbour. The first chunk has a probability of its
+    own: it is the only one that sampling makes without context, so it can do with more of the training.
     """
     batch, num_frames = t.shape
-    clean = torch.rand(batch, num_frames // chunk_len, generator=rng) < probability
+    probabilities = torch.full((num_frames // chunk_len,), probability)
+    probabilities[0] = first
+    clean = torch.rand(batch, num_frames // chunk_len, generator=rng) < probabilities
     return t.masked_fill(clean.repeat_interleave(chunk_len, dim=1), 0.0)
 
 

@@ -23,13 +23,16 @@ class DiffusionForcing:
     provides_target: ClassVar[bool] = True
     chunk_len: int = 1  # frames that share a noise level
     clean_probability: float = 0.0  # of a chunk being clean context, without loss
+    first_clean_probability: float | None = None  # of the first chunk, whose making has no context; None: the same
     num_steps: int | None = None  # None: levels uniform on [0, 1]; n: the levels of an n-step sampler
 
     def __post_init__(self) -> None:
         if self.chunk_len < 1:
             raise ValueError(f"chunk_len must be at least 1, got {self.chunk_len}")
-        if not 0 <= self.clean_probability < 1:
-            raise ValueError(f"clean_probability must lie in [0, 1), got {self.clean_probability}")
+        for name in ("clean_probability", "first_clean_probability"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {value}")
         if self.num_steps is not None:
             step_levels(self.num_steps)
 
@@ -40,6 +43,7 @@ class DiffusionForcing:
             t = independent_levels(batch, num_frames, chunk_len=self.chunk_len, rng=rng)
         else:
             t = listed_levels(batch, num_frames, step_levels(self.num_steps), chunk_len=self.chunk_len, rng=rng)
-        t = clean_at_random(t, self.clean_probability, chunk_len=self.chunk_len, rng=rng).to(clips)
+        first = self.clean_probability if self.first_clean_probability is None else self.first_clean_probability
+        t = clean_at_random(t, self.clean_probability, first=first, chunk_len=self.chunk_len, rng=rng).to(clips)
         x_t = add_noise(schedule, clips, noise_like(clips, rng), t)
         return Rollout(x0_hat=student(x_t, t), x_t=x_t, t=t, target=clips, denoise=student)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.interfaces import NoiseLevel, Video
 
 ATTENTIONS = ("causal", "full")
+MAX_RATE = 100.0  # radians of the fastest sinusoid over the levels from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class LevelEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, t: NoiseLevel) -> Float[Tensor, "B T width"]:
-        rate = torch.exp(torch.linspace(0, math.log(1000.0), self.width // 2, device=t.device))
+        rate = torch.exp(torch.linspace(0, math.log(MAX_RATE), self.width // 2, device=t.device))
         phase = t[..., None] * rate
         return self.mlp(torch.cat([phase.cos(), phase.sin()], dim=-1))
 

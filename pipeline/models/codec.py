@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.interfaces import Video
 from pipeline.unit import digest_of, write_json
 
+BLACK = -1.0
 WEIGHTS, DESCRIPTION = "codec.safetensors", "codec.json"
 
 Latents = Float[Tensor, "B T c h w"]
@@ -161,7 +162,7 @@ class Encoder(nn.Module):
             self.local = nn.Conv2d(2 * width, spec.latent_channels, 1)
 
     def forward(self, frames: Frames) -> LatentFrames:
-        features = self.trunk(frames)
+        features = self.trunk(frames - BLACK)  # zero, with which convolutions pad, is black
         told = self.whole(features.flatten(1))
         if not self.num_content:
             return self.local(features) + told.unflatten(1, self.latent_shape)
@@ -188,7 +189,7 @@ class Decoder(nn.Module):
     def forward(self, latents: LatentFrames) -> Frames:
         features = self.local(latents) + self.whole(latents.flatten(1)).unflatten(1, self.feature_shape)
         features = self.rise(features)
-        return self.paint(features + self.refine(features))
+        return self.paint(features + self.refine(features)) + BLACK
 
 
 class GatedDense(nn.Module):

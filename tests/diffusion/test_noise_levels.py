@@ -29,8 +29,9 @@ def test_listed_levels_take_every_level_equally_often(rng):
 
 def test_clean_at_random_cleans_its_share_and_leaves_the_rest(rng):
     t = independent_levels(10_000, 4, rng=rng)
-    cleaned = clean_at_random(t, 0.3, rng=rng)
-    assert abs((cleaned == 0).float().mean() - 0.3) < 0.01
+    cleaned = clean_at_random(t, 0.3, first=0.1, rng=rng)
+    assert abs((cleaned[:, 1:] == 0).float().mean() - 0.3) < 0.01
+    assert abs((cleaned[:, 0] == 0).float().mean() - 0.1) < 0.01
     assert torch.equal(cleaned[cleaned > 0], t[cleaned > 0])
 
 
