@@ -37,8 +37,8 @@ def clean_at_random(
 ) -> NoiseLevel:
     """Set chunks to t = 0, independently, each with this probability: the clean context that sampling always has.
 
-    Levels drawn from a density alone never show a network a clean neighbour. The first chunk has a probability of its
-    own: it is the only one that sampling makes without context, so it can do with more of the training.
+    Levels drawn from a density alone never show a network a clean neighbour. The first chunk has a probability of
+    its own: it is the only one that sampling makes without context, so it can do with more of the training.
     """
     batch, num_frames = t.shape
     probabilities = torch.full((num_frames // chunk_len,), probability)
