@@ -153,14 +153,16 @@ def parse_params(raw: Any) -> Params:
                 "attention": "causal",
                 "chunk_len": sampler.chunk_len,
             },
-            DiffusionForcing: {"chunk_len": sampler.chunk_len},
+            DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": None},
             SelfForcing: {"sampler": sampler},
             Evaluate: {**run, "num_frames": num_frames, "sampler": sampler},
         },
     )
+    few_step = {DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": sampler}}
+    students = Schema(REGISTRIES, {**schema.derived, **few_step})
     for name, kind in sections.items():
         if name not in built:
-            built[name] = schema.build(kind, raw[name], name)
+            built[name] = (students if kind is StudentParams else schema).build(kind, raw[name], name)
     params = Params(**built)
     check_combinations(params)
     return params
@@ -189,13 +191,6 @@ def check_combinations(params: Params) -> None:
             _require(loss in cells.training, f"{stage}.training must have {loss}: it is in {stage}.losses")
             excluded = Cell(_name_of(cells.method), loss).excluded
             _require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
-    method = params.distill.method
-    if isinstance(method, DiffusionForcing):
-        _require(
-            method.num_steps == params.sampler.num_steps,
-            f"distill.method.num_steps must be sampler.num_steps, the steps that the student samples with: "
-            f"{method.num_steps} and {params.sampler.num_steps}",
-        )
     _require(
         params.prepare.heldout_len_factor >= LONGER,
         f"prepare.heldout_len_factor must be at least {LONGER}, the length over which drift is measured: "

@@ -29,7 +29,8 @@ def changed(path, value):
 def test_the_default_parameters_are_whole_and_the_units_follow_from_them():
     params = load_params(PROJECT / "params.yaml")
     student = params.student_unit("rollout", "dmd")
-    assert student.method.sampler == params.sampler
+    assert student.method.sampler == params.student_unit("distill", "dmd").method.sampler == params.sampler
+    assert params.teacher_unit("causal").method.sampler is None
     assert student.denoiser.backbone.attention == "causal"
     assert params.teacher_unit("bidirectional").denoiser.backbone.attention == "full"
     assert params.evaluate_unit("teacher", "causal").sampler == params.teacher.sampler["causal"]
@@ -69,7 +70,8 @@ def test_without_a_codec_the_backbone_takes_pixels():
         ("distill.losses.dmd.critic_updates", 0, r"distill.losses.dmd: critic_updates must be at least 1, got 0"),
         ("distill.losses.wgan", {}, r"distill.losses.wgan.name must be one of l2, dmd, gan, got 'wgan'"),
         ("distill.losses.l2", {}, r"distill.training must have l2"),
-        ("distill.method.num_steps", 3, r"distill.method.num_steps must be sampler.num_steps.*: 3 and 4"),
+        ("distill.method.sampler", {}, r"distill.method.sampler is not a parameter"),
+        ("sampler.shift", 0.0, r"sampler: shift must be positive, got 0.0"),
         ("rollout.method.sampler", {}, r"rollout.method.sampler is not a parameter"),
         (
             "sampler.chunk_len",

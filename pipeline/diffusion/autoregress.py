@@ -37,13 +37,14 @@ class Sampler:
 
     num_steps: int = 4  # denoiser calls a chunk, before the one that writes the cache
     step: str = "renoise"  # a name of trajectory.STEPS
+    shift: float = 1.0  # of the levels, times that of the schedule
     chunk_len: int = 1  # frames made together
     first_chunk_len: int | None = None  # of the first chunk, where there is no context yet; None: chunk_len
     window: int = 7  # finished frames that stay in the context
     context_noise: float = 0.0  # level at which finished frames enter the cache, in training and in sampling alike
 
     def __post_init__(self) -> None:
-        step_levels(self.num_steps)
+        step_levels(self.num_steps, self.shift)
         if self.step not in STEPS:
             raise ValueError(f"step must be one of {', '.join(STEPS)}, got {self.step!r}")
         for name in ("chunk_len", "window"):
@@ -51,6 +52,11 @@ class Sampler:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.context_noise < 1:
             raise ValueError(f"context_noise must lie in [0, 1), got {self.context_noise}")
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """At which the denoiser is called, from noise down."""
+        return step_levels(self.num_steps, self.shift)
 
     def chunks(self, num_frames: int) -> list[slice]:
         """The frames of every chunk. Raises ValueError when they do not fill the clip."""
@@ -91,7 +97,7 @@ def generate(
         ValueError: the chunks do not fill the clip, or an exit step is not a step of the sampler.
     """
     chunks = sampler.chunks(noise.shape[1])
-    levels = torch.tensor(step_levels(sampler.num_steps), device=noise.device)
+    levels = torch.tensor(sampler.levels, device=noise.device)
     if exit_steps is None:
         exit_steps = torch.full((noise.shape[0], len(chunks)), sampler.num_steps - 1, device=noise.device)
     check_exit_steps(exit_steps, sampler)

@@ -11,14 +11,18 @@ from pipeline.streams import noise_like
 Step = Callable[[Schedule, Video, Video, NoiseLevel, NoiseLevel, Generator], Video]
 
 
-def step_levels(num_steps: int) -> tuple[float, ...]:
-    """The levels at which a sampler calls the denoiser: 1, (n-1)/n, ..., 1/n, before the schedule's shift.
+def step_levels(num_steps: int, shift: float = 1.0) -> tuple[float, ...]:
+    """The levels at which a sampler calls the denoiser: u = 1, (n-1)/n, ..., 1/n, shifted to k u / (1 + (k - 1) u).
 
-    With shift 5 and four steps these are the warped steps 1, .9375, .8333, .625 of Self-Forcing, arXiv:2506.08009.
+    The schedule shifts them again; what counts is the product of both. At 5, four steps are the warped steps 1,
+    .9375, .8333, .625 of Self-Forcing, arXiv:2506.08009.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    return tuple((num_steps - k) / num_steps for k in range(num_steps))
+    if shift <= 0:
+        raise ValueError(f"shift must be positive, got {shift}")
+    uniform = ((num_steps - k) / num_steps for k in range(num_steps))
+    return tuple(shift * u / (1 + (shift - 1) * u) for u in uniform)
 
 
 def renoise_step(

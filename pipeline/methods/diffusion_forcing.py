@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Generator
 
+from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.noise_levels import clean_at_random, independent_levels, listed_levels
 from pipeline.diffusion.schedule import Schedule, add_noise
-from pipeline.diffusion.trajectory import step_levels
 from pipeline.interfaces import Rollout, Video
 from pipeline.models.denoiser import Denoiser
 from pipeline.streams import noise_like
@@ -17,14 +17,14 @@ from pipeline.streams import noise_like
 class DiffusionForcing:
     """Real frames, noised independently chunk by chunk; the context of a frame is as noisy as its own level.
 
-    With num_steps, levels are those at which a few-step student samples: CausVid, arXiv:2412.07772.
+    With a sampler, a student sees only the levels at which it will be asked: CausVid, arXiv:2412.07772.
     """
 
     provides_target: ClassVar[bool] = True
     chunk_len: int = 1  # frames that share a noise level
     clean_probability: float = 0.0  # of a chunk being clean context, without loss
     first_clean_probability: float | None = None  # of the first chunk, whose making has no context; None: the same
-    num_steps: int | None = None  # None: levels uniform on [0, 1]; n: the levels of an n-step sampler
+    sampler: Sampler | None = None  # None: levels uniform on [0, 1]; else those at which this one asks a student
 
     def __post_init__(self) -> None:
         if self.chunk_len < 1:
@@ -33,16 +33,14 @@ class DiffusionForcing:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
-        if self.num_steps is not None:
-            step_levels(self.num_steps)
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """Noise the clips and denoise all frames in parallel."""
         batch, num_frames = clips.shape[:2]
-        if self.num_steps is None:
+        if self.sampler is None:
             t = independent_levels(batch, num_frames, chunk_len=self.chunk_len, rng=rng)
         else:
-            t = listed_levels(batch, num_frames, step_levels(self.num_steps), chunk_len=self.chunk_len, rng=rng)
+            t = listed_levels(batch, num_frames, self.sampler.levels, chunk_len=self.chunk_len, rng=rng)
         first = self.clean_probability if self.first_clean_probability is None else self.first_clean_probability
         t = clean_at_random(t, self.clean_probability, first=first, chunk_len=self.chunk_len, rng=rng).to(clips)
         x_t = add_noise(schedule, clips, noise_like(clips, rng), t)
