@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.interfaces import NoiseLevel, Video
 
 ATTENTIONS = ("causal", "full")
+GATES, INITIAL_GATE = [2, 5], 0.3  # of the six modulations of a block, those on its two residuals
 MAX_RATE = 100.0  # radians of the fastest sinusoid over the levels from 0 to 1
 
 
@@ -70,6 +71,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed = nn.Linear(spec.token_size, spec.width)
+        self.embed_level = nn.Linear(spec.width, spec.width)
         self.place = nn.Parameter(torch.randn(spec.tokens_per_frame, spec.width) * 0.02)
         self.level = LevelEmbedding(spec.width)
         self.modulation = nn.Linear(spec.width, 6 * spec.width)
@@ -79,6 +81,8 @@ class Backbone(nn.Module):
         for layer in (self.modulation, self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        for block in self.blocks:
+            block.offset.data.view(6, -1)[GATES] = INITIAL_GATE
 
     def forward(self, x_t: Video, t: NoiseLevel) -> Video:
         """All frames in parallel, under the mask of the spec's attention."""
@@ -113,7 +117,7 @@ class Backbone(nn.Module):
     def _embed(self, x_t: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
         level = self.level(t).repeat_interleave(self.spec.tokens_per_frame, dim=1)
         place = self.place.repeat(x_t.shape[1], 1)
-        return self.embed(patchify(x_t, self.spec.patch)) + place, level
+        return self.embed(patchify(x_t, self.spec.patch)) + self.embed_level(level) + place, level
 
     def _head(self, tokens: Tensor, level: Tensor, shape: torch.Size) -> Video:
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
@@ -158,8 +162,8 @@ class Block(nn.Module):
             own if cache is None else LayerCache(*(torch.cat(pair, dim=2) for pair in zip(cache, own, strict=True)))
         )
         mixed = F.scaled_dot_product_attention(q, seen.keys, seen.values, attn_mask=mask)
-        x = x + (1 + gate_a) * self.out(mixed.transpose(1, 2).flatten(2))
-        return x + (1 + gate_f) * self.down(F.gelu(self.up(modulate(x, shift_f, scale_f)), approximate="tanh")), own
+        x = x + gate_a * self.out(mixed.transpose(1, 2).flatten(2))
+        return x + gate_f * self.down(F.gelu(self.up(modulate(x, shift_f, scale_f)), approximate="tanh")), own
 
 
 class LevelEmbedding(nn.Module):
