@@ -44,13 +44,13 @@ class CodecParams:
 
 
 @dataclass(frozen=True)
-class TeacherParams:
-    """Both teachers: one method and loss, a run and a sampler each."""
+class TeacherRun:
+    """One teacher: how it is trained, and how it samples."""
 
     method: Method
     loss: Loss
-    training: dict[str, TrainingSpec]
-    sampler: dict[str, Sampler]
+    training: TrainingSpec
+    sampler: Sampler
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Params:
     codec: CodecParams | None
     denoiser: DenoiserSpec
     sampler: Sampler
-    teacher: TeacherParams
+    teacher: dict[str, TeacherRun]
     distill: StudentParams
     rollout: StudentParams
     evaluate: Evaluate
@@ -88,10 +88,8 @@ class Params:
         """The work of stage teacher: `causal` or `bidirectional`."""
         backbone = dataclasses.replace(self.denoiser.backbone, attention=TEACHERS[attention])
         denoiser = dataclasses.replace(self.denoiser, backbone=backbone)
-        teacher = self.teacher
-        return TrainCell(
-            teacher.method, teacher.loss, denoiser, teacher.training[attention], self.seed, self.num_threads
-        )
+        run = self.teacher[attention]
+        return TrainCell(run.method, run.loss, denoiser, run.training, self.seed, self.num_threads)
 
     def student_unit(self, stage: str, loss: str) -> TrainCell:
         """The work of stage distill or rollout, for one loss."""
@@ -102,7 +100,7 @@ class Params:
 
     def evaluate_unit(self, stage: str, item: str) -> Evaluate:
         """The work of stage evaluate, for one checkpoint: teachers have samplers of their own."""
-        sampler = self.teacher.sampler[item] if stage == "teacher" else self.sampler
+        sampler = self.teacher[item].sampler if stage == "teacher" else self.sampler
         return dataclasses.replace(self.evaluate, sampler=sampler)
 
 
@@ -173,17 +171,19 @@ def check_combinations(params: Params) -> None:
     num_frames = params.prepare.num_frames
     with_path("sampler.chunk_len", check_chunks, num_frames, params.sampler.chunk_len)
     with_path("sampler", params.sampler.chunks, num_frames)
-    for name in TEACHERS:
-        _require(name in params.teacher.training, f"teacher.training must have {name}")
-        _require(name in params.teacher.sampler, f"teacher.sampler must have {name}")
-        sampler = params.teacher.sampler[name]
+    _require(
+        set(params.teacher) == set(TEACHERS),
+        f"teacher must have {' and '.join(TEACHERS)}, got {', '.join(params.teacher) or 'none'}",
+    )
+    for name, run in params.teacher.items():
+        sampler = run.sampler
         for length in (num_frames, num_frames * params.prepare.heldout_len_factor):
-            with_path(f"teacher.sampler.{name}", sampler.chunks, length)
+            with_path(f"teacher.{name}.sampler", sampler.chunks, length)
         longest = max(sampler.first_chunk_len or 0, sampler.window + sampler.chunk_len)
         if name == "bidirectional":
             _require(
                 longest == num_frames,
-                f"teacher.sampler.{name}: window + chunk_len, and first_chunk_len, must be prepare.num_frames: "
+                f"teacher.{name}.sampler: window + chunk_len, and first_chunk_len, must be prepare.num_frames: "
                 f"{sampler.window} + {sampler.chunk_len}, {sampler.first_chunk_len}, and {num_frames}",
             )
     for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):

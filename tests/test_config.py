@@ -33,7 +33,7 @@ def test_the_default_parameters_are_whole_and_the_units_follow_from_them():
     assert params.teacher_unit("causal").method.sampler is None
     assert student.denoiser.backbone.attention == "causal"
     assert params.teacher_unit("bidirectional").denoiser.backbone.attention == "full"
-    assert params.evaluate_unit("teacher", "causal").sampler == params.teacher.sampler["causal"]
+    assert params.evaluate_unit("teacher", "causal").sampler == params.teacher["causal"].sampler
     assert params.evaluate_unit("rollout", "gan").sampler == params.sampler
 
 
@@ -55,30 +55,30 @@ def test_without_a_codec_the_backbone_takes_pixels():
         ("seed", "0", r"seed: input should be a valid integer, got '0'"),
         ("seed", True, r"seed: input should be a valid integer, got True"),
         ("num_threads", 0, r"num_threads must be at least 1, got 0"),
-        ("teacher.training.causal.batch_size", 1.5, r"teacher.training.causal.batch_size: .*integer.*, got 1.5"),
-        ("teacher.training.causal.momentum", 1, r"teacher.training.causal.momentum is not a parameter; known here"),
+        ("teacher.causal.training.batch_size", 1.5, r"teacher.causal.training.batch_size: .*integer.*, got 1.5"),
+        ("teacher.causal.training.momentum", 1, r"teacher.causal.training.momentum is not a parameter; known here"),
         (
-            "teacher.method.name",
+            "teacher.causal.method.name",
             "forced",
-            r"teacher.method.name must be one of diffusion_forcing, self_forcing, got",
+            r"teacher.causal.method.name must be one of diffusion_forcing, self_forcing, got",
         ),
         (
-            "teacher.method.clean_probability",
+            "teacher.causal.method.clean_probability",
             1.0,
-            r"teacher.method: clean_probability must lie in \[0, 1\), got 1.0",
+            r"teacher.causal.method: clean_probability must be in \[0, 1\), got 1.0",
         ),
         ("distill.losses.dmd.critic_updates", 0, r"distill.losses.dmd: critic_updates must be at least 1, got 0"),
         ("distill.losses.wgan", {}, r"distill.losses.wgan.name must be one of l2, dmd, gan, got 'wgan'"),
         ("distill.losses.l2", {}, r"distill.training must have l2"),
         ("distill.method.sampler", {}, r"distill.method.sampler is not a parameter"),
-        ("sampler.shift", 0.0, r"sampler: shift must be positive, got 0.0"),
+        ("sampler.shift", 0.0, r"sampler: shift must be above 0, got 0.0"),
         ("rollout.method.sampler", {}, r"rollout.method.sampler is not a parameter"),
         (
             "sampler.chunk_len",
             3,
             r"sampler.chunk_len: clip length must be a multiple of chunk_len: T=8, chunk_len=3",
         ),
-        ("prepare.num_frames", 7, r"teacher.sampler.bidirectional: .*T=7|.* must be prepare.num_frames"),
+        ("prepare.num_frames", 7, r"teacher.bidirectional.sampler: .*T=7|.* must be prepare.num_frames"),
         ("prepare.source.speed_min", -1.0, r"prepare.source: speed_min must be above 0"),
         ("prepare.heldout_len_factor", 1, r"prepare.heldout_len_factor must be at least 2"),
         ("codec.network.downsample", 6, r"codec.network: frame size must be a multiple of downsample: 16x16"),
@@ -92,7 +92,7 @@ def test_without_a_codec_the_backbone_takes_pixels():
             "noise",
             r"denoiser: prediction must be one of x0, eps, flow_velocity, got 'noise'",
         ),
-        ("denoiser.schedule.shift", 0.0, r"denoiser.schedule: shift must be positive, got 0.0"),
+        ("denoiser.schedule.shift", 0.0, r"denoiser.schedule: shift must be above 0, got 0.0"),
         (
             "evaluate.num_clips",
             4_096,
