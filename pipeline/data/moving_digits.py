@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from pipeline.data.store import SPLITS, Clips
+from pipeline.rules import above, at_least, within
 from pipeline.streams import numpy_stream
 
 NATIVE_SIZE = 8  # pixels a side of the images that scikit-learn ships
@@ -39,14 +40,12 @@ class MovingDigits:
     frames_per_s: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.digit_size < 4:
-            raise ValueError(f"digit_size must be at least 4, got {self.digit_size}")
+        at_least(4, digit_size=self.digit_size)
+        at_least(1, num_digits=self.num_digits)
         if self.frame_size <= self.digit_size:
             raise ValueError(
                 f"frame_size must be above digit_size: frame_size={self.frame_size}, digit_size={self.digit_size}"
             )
-        if self.num_digits < 1:
-            raise ValueError(f"num_digits must be at least 1, got {self.num_digits}")
         if not 0 < self.speed_min <= self.speed_max:
             raise ValueError(
                 f"speed_min must be above 0 and at most speed_max: speed_min={self.speed_min}, "
@@ -57,18 +56,14 @@ class MovingDigits:
                 f"speed_max must be at most frame_size - digit_size: speed_max={self.speed_max}, "
                 f"frame_size={self.frame_size}, digit_size={self.digit_size}"
             )
-        if not 0 <= self.turn_probability <= 1:
-            raise ValueError(f"turn_probability must be in [0, 1], got {self.turn_probability}")
-        for name, share in (("train_share", self.train_share), ("metric_share", self.metric_share)):
-            if not 0.05 <= share <= 0.9:
-                raise ValueError(f"{name} must be in [0.05, 0.9], got {share}")
+        within(0, 1, turn_probability=self.turn_probability)
+        within(0.05, 0.9, train_share=self.train_share, metric_share=self.metric_share)
         if self.train_share + self.metric_share > 0.95:
             raise ValueError(
                 f"train_share + metric_share must be at most 0.95: train_share={self.train_share}, "
                 f"metric_share={self.metric_share}"
             )
-        if self.frames_per_s <= 0:
-            raise ValueError(f"frames_per_s must be above 0, got {self.frames_per_s}")
+        above(0, frames_per_s=self.frames_per_s)
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.data.contact_sheet import contact_sheet
 from pipeline.interfaces import Progress
+from pipeline.rules import at_least, one_of
 from pipeline.streams import numpy_stream
 from pipeline.unit import Metrics, as_plain, digest_of, write_json
 
@@ -78,15 +79,11 @@ class Prepare:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_frames < 3:
-            raise ValueError(f"num_frames must be at least 3, got {self.num_frames}")
-        for name, value in (("num_train", self.num_train), ("num_metric", self.num_metric)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(3, num_frames=self.num_frames)
+        at_least(1, num_train=self.num_train, num_metric=self.num_metric)
+        at_least(1, heldout_len_factor=self.heldout_len_factor)
         if self.num_test < 2 or self.num_test % 2:
             raise ValueError(f"num_test must be even and at least 2 (reference and floor), got {self.num_test}")
-        if self.heldout_len_factor < 1:
-            raise ValueError(f"heldout_len_factor must be at least 1, got {self.heldout_len_factor}")
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """Write out/<split>.npy, out/<split>_labels.npz, out/manifest.json and show/contact_sheet.png."""
@@ -208,8 +205,7 @@ class ClipStore:
 
 
 def _known(split: str) -> str:
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    one_of(SPLITS, split=split)
     return split
 
 

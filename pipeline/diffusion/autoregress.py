@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.trajectory import STEPS, step_levels
 from pipeline.interfaces import NoiseLevel, Video
+from pipeline.rules import at_least, one_of, within
 from pipeline.streams import noise_like
 
 Cache = Any  # what a denoiser keeps of the finished frames; opaque here, never modified in place
@@ -45,13 +46,9 @@ class Sampler:
 
     def __post_init__(self) -> None:
         step_levels(self.num_steps, self.shift)
-        if self.step not in STEPS:
-            raise ValueError(f"step must be one of {', '.join(STEPS)}, got {self.step!r}")
-        for name in ("chunk_len", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.context_noise < 1:
-            raise ValueError(f"context_noise must lie in [0, 1), got {self.context_noise}")
+        one_of(STEPS, step=self.step)
+        at_least(1, chunk_len=self.chunk_len, window=self.window)
+        within(0, 1, open_high=True, context_noise=self.context_noise)
 
     @property
     def levels(self) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.interfaces import NoiseLevel, Video
+from pipeline.rules import above
 
 PerFrame = Float[Tensor, "B T 1 1 1"]
 
@@ -37,8 +38,7 @@ class FlowMatching:
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.shift <= 0:
-            raise ValueError(f"shift must be positive, got {self.shift}")
+        above(0, shift=self.shift)
 
     def at(self, t: NoiseLevel) -> Coefficients:
         """Coefficients of every frame. Raises ValueError for a level outside [0, 1]."""
@@ -56,7 +56,7 @@ def check_level(t: Tensor) -> None:
         raise ValueError(f"t must have shape (B, T), got {tuple(t.shape)}")
     low, high = torch.aminmax(t)
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"t must lie in [0, 1], got values from {low.item():g} to {high.item():g}")
+        raise ValueError(f"t must be in [0, 1], got values from {low.item():g} to {high.item():g}")
 
 
 def add_noise(schedule: Schedule, x0: Video, eps: Video, t: NoiseLevel) -> Video:

@@ -6,6 +6,7 @@ from torch import Generator
 
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.interfaces import NoiseLevel, Video
+from pipeline.rules import above, at_least
 from pipeline.streams import noise_like
 
 Step = Callable[[Schedule, Video, Video, NoiseLevel, NoiseLevel, Generator], Video]
@@ -17,10 +18,8 @@ def step_levels(num_steps: int, shift: float = 1.0) -> tuple[float, ...]:
     The schedule shifts them again; what counts is the product of both. At 5, four steps are the warped steps 1,
     .9375, .8333, .625 of Self-Forcing, arXiv:2506.08009.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    if shift <= 0:
-        raise ValueError(f"shift must be positive, got {shift}")
+    at_least(1, num_steps=num_steps)
+    above(0, shift=shift)
     uniform = ((num_steps - k) / num_steps for k in range(num_steps))
     return tuple(shift * u / (1 + (shift - 1) * u) for u in uniform)
 

@@ -20,6 +20,7 @@ from pipeline.interfaces import Progress, Video
 from pipeline.models.codec import FrameCodec, load_codec
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.digit_reader import digit_reader_digest, load_digit_reader
+from pipeline.rules import at_least
 from pipeline.streams import stream
 from pipeline.unit import Metrics, digest_of
 
@@ -55,18 +56,11 @@ class Evaluate:
     num_threads: int = 1
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("num_frames", self.num_frames, 3),
-            ("num_neighbours", self.num_neighbours, 1),
-            ("num_clips", self.num_clips, self.num_neighbours + 1),
-            ("batch_size", self.batch_size, 1),
-            ("num_bootstraps", self.num_bootstraps, 2),
-            ("num_timed", self.num_timed, 1),
-            ("i3d_num_clips", self.i3d_num_clips, 2),
-            ("num_threads", self.num_threads, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        at_least(3, num_frames=self.num_frames)
+        at_least(1, num_neighbours=self.num_neighbours, batch_size=self.batch_size)
+        at_least(1, num_timed=self.num_timed, num_threads=self.num_threads)
+        at_least(self.num_neighbours + 1, num_clips=self.num_clips)
+        at_least(2, num_bootstraps=self.num_bootstraps, i3d_num_clips=self.i3d_num_clips)
         if self.i3d_num_clips > self.num_clips and self.i3d_path is not None:
             raise ValueError(
                 f"i3d_num_clips must be at most num_clips: i3d_num_clips={self.i3d_num_clips}, "

@@ -21,6 +21,7 @@ from pipeline.evaluation.metric_networks import (
 from pipeline.interfaces import Progress
 from pipeline.models.clip_encoder import ClipEncoder, save_clip_encoder
 from pipeline.models.digit_reader import DigitReader, DigitReaderSpec, digit_reader_digest, save_digit_reader
+from pipeline.rules import above, at_least, one_of
 from pipeline.unit import Metrics
 
 BATCH = 256
@@ -53,22 +54,11 @@ class TrainFeatures:
     num_threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.split not in ("train", "metric"):
-            raise ValueError(f"split must be one of train, metric, got {self.split!r}")
-        for name, value in (
-            ("num_frames", self.num_frames),
-            ("batch_size", self.batch_size),
-            ("reader_batch_size", self.reader_batch_size),
-            ("num_gate_clips", self.num_gate_clips),
-        ):
-            if value < 2:
-                raise ValueError(f"{name} must be at least 2, got {value}")
-        counts = ("encoder_steps", self.encoder_steps), ("reader_steps", self.reader_steps)
-        for name, value in (*counts, ("num_threads", self.num_threads)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        one_of(("train", "metric"), split=self.split)
+        at_least(2, num_frames=self.num_frames, num_gate_clips=self.num_gate_clips)
+        at_least(2, batch_size=self.batch_size, reader_batch_size=self.reader_batch_size)
+        at_least(1, encoder_steps=self.encoder_steps, reader_steps=self.reader_steps, num_threads=self.num_threads)
+        above(0, learning_rate=self.learning_rate)
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """inputs: "clips", a clip store. Writes both networks, and the table of distances under corruption."""

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable
 
 from pipeline.evaluation.sampling import SamplingCost
+from pipeline.rules import at_least
 
 
 def sampling_cost(sample_one: Callable[[int], SamplingCost], num_frames: int, *, num_runs: int) -> dict[str, float]:
@@ -11,8 +12,7 @@ def sampling_cost(sample_one: Callable[[int], SamplingCost], num_frames: int, *,
 
     sample_one: makes one clip of `num_frames` frames; its argument numbers the run. Times are of this machine.
     """
-    if num_runs < 1:
-        raise ValueError(f"num_runs must be at least 1, got {num_runs}")
+    at_least(1, num_runs=num_runs)
     sample_one(0)
     costs = [sample_one(run + 1) for run in range(num_runs)]
     return {

@@ -13,6 +13,7 @@ from pipeline.diffusion.noise_levels import independent_levels, shared_levels
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
+from pipeline.rules import at_least, one_of
 from pipeline.streams import noise_like
 
 MIN_SCALE = 1e-6
@@ -42,10 +43,8 @@ class Dmd:
     weighting: str = "flow_velocity"  # of the fake score's denoising loss
 
     def __post_init__(self) -> None:
-        if self.critic_updates < 1:
-            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
-        if self.score_level not in SCORE_LEVELS:
-            raise ValueError(f"score_level must be one of {', '.join(SCORE_LEVELS)}, got {self.score_level!r}")
+        at_least(1, critic_updates=self.critic_updates)
+        one_of(SCORE_LEVELS, score_level=self.score_level)
         if not 0 < self.level_min < self.level_max < 1:
             raise ValueError(f"0 < level_min < level_max < 1 must hold, got {self.level_min} and {self.level_max}")
 

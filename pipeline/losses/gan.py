@@ -12,6 +12,7 @@ from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.discriminator import Discriminator
+from pipeline.rules import above, at_least, one_of
 from pipeline.streams import noise_like
 
 OBJECTIVES = {
@@ -39,16 +40,12 @@ class Gan:
     r1_distance: float = 0.01  # of the finite difference that measures the slope
 
     def __post_init__(self) -> None:
-        if self.critic_updates < 1:
-            raise ValueError(f"critic_updates must be at least 1, got {self.critic_updates}")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        at_least(1, critic_updates=self.critic_updates)
+        one_of(OBJECTIVES, objective=self.objective)
         if not 0 < self.level_min < self.level_max < 1:
             raise ValueError(f"0 < level_min < level_max < 1 must hold, got {self.level_min} and {self.level_max}")
-        if self.r1_weight < 0 or self.r1_distance <= 0:
-            raise ValueError(
-                f"r1_weight must not be negative and r1_distance positive, got {self.r1_weight}, {self.r1_distance}"
-            )
+        at_least(0, r1_weight=self.r1_weight)
+        above(0, r1_distance=self.r1_distance)
 
     def critics(self, teacher: Denoiser | None) -> Discriminator:
         """The discriminator, from the teacher's features."""

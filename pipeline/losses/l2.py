@@ -10,6 +10,7 @@ from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.interfaces import Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
+from pipeline.rules import one_of
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class L2:
     weighting: str = "flow_velocity"
 
     def __post_init__(self) -> None:
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {self.weighting!r}")
+        one_of(WEIGHTINGS, weighting=self.weighting)
 
     def critics(self, teacher: Denoiser | None) -> nn.Module:  # noqa: ARG002
         """No network beside the student."""

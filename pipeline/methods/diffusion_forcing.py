@@ -10,6 +10,7 @@ from pipeline.diffusion.noise_levels import clean_at_random, independent_levels,
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.interfaces import Rollout, Video
 from pipeline.models.denoiser import Denoiser
+from pipeline.rules import at_least, within
 from pipeline.streams import noise_like
 
 
@@ -27,12 +28,10 @@ class DiffusionForcing:
     sampler: Sampler | None = None  # None: levels uniform on [0, 1]; else those at which this one asks a student
 
     def __post_init__(self) -> None:
-        if self.chunk_len < 1:
-            raise ValueError(f"chunk_len must be at least 1, got {self.chunk_len}")
-        for name in ("clean_probability", "first_clean_probability"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {value}")
+        at_least(1, chunk_len=self.chunk_len)
+        within(0, 1, open_high=True, clean_probability=self.clean_probability)
+        if self.first_clean_probability is not None:
+            within(0, 1, open_high=True, first_clean_probability=self.first_clean_probability)
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """Noise the clips and denoise all frames in parallel."""

@@ -10,6 +10,7 @@ from pipeline.diffusion.autoregress import Sampler, generate
 from pipeline.diffusion.schedule import Schedule
 from pipeline.interfaces import NoiseLevel, Rollout, Video
 from pipeline.models.denoiser import Denoiser
+from pipeline.rules import one_of
 from pipeline.streams import noise_like
 
 EXIT_STEPS = ("per_clip", "per_chunk")
@@ -27,8 +28,7 @@ class SelfForcing:
     exit_step: str = "per_clip"  # one random exit step for all chunks of a clip, or one for each chunk
 
     def __post_init__(self) -> None:
-        if self.exit_step not in EXIT_STEPS:
-            raise ValueError(f"exit_step must be one of {', '.join(EXIT_STEPS)}, got {self.exit_step!r}")
+        one_of(EXIT_STEPS, exit_step=self.exit_step)
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """As many frames as the clips have, from noise; of the clips only the shape is used."""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pipeline.interfaces import NoiseLevel, Video
+from pipeline.rules import at_least, one_of
 
 ATTENTIONS = ("causal", "full")
 GATES, INITIAL_GATE = [2, 5], 0.3  # of the six modulations of a block, those on its two residuals
@@ -42,11 +43,8 @@ class BackboneSpec:
             )
         if self.width % (4 * self.num_heads):
             raise ValueError(f"width must be a multiple of 4 num_heads: width={self.width}, {self.num_heads} heads")
-        if self.attention not in ATTENTIONS:
-            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}")
-        for name in ("depth", "chunk_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        one_of(ATTENTIONS, attention=self.attention)
+        at_least(1, depth=self.depth, chunk_len=self.chunk_len)
 
     @property
     def tokens_per_frame(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.interfaces import Video
+from pipeline.rules import at_least
 from pipeline.unit import digest_of, write_json
 
 WEIGHTS, DESCRIPTION = "clip_encoder.safetensors", "clip_encoder.json"
@@ -37,8 +38,7 @@ class ClipEncoderSpec:
     num_corruptions: int = 5
 
     def __post_init__(self) -> None:
-        if self.num_frames < 2:
-            raise ValueError(f"num_frames must be at least 2, got {self.num_frames}")
+        at_least(2, num_frames=self.num_frames)
         if self.frame_size < STEM_SIZE or self.frame_size % STEM_SIZE:
             raise ValueError(f"frame_size must be a multiple of {STEM_SIZE}, got {self.frame_size}")
         if self.width < 2 or self.width % 2:

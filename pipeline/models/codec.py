@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.interfaces import Video
+from pipeline.rules import at_least
 from pipeline.unit import digest_of, write_json
 
 BLACK = -1.0
@@ -43,20 +44,15 @@ class CodecSpec:
     place_size: int = 4
 
     def __post_init__(self) -> None:
-        for name, value in (("latent_channels", self.latent_channels), ("width", self.width)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(1, latent_channels=self.latent_channels, place_size=self.place_size)
+        at_least(1, width=self.width, global_width=self.global_width)
         if self.downsample < 2 or self.downsample % 2:
             raise ValueError(f"downsample must be even and at least 2, got {self.downsample}")
-        if self.global_width < 1:
-            raise ValueError(f"global_width must be at least 1, got {self.global_width}")
         if not 0 <= self.content_channels < self.latent_channels:
             raise ValueError(
                 f"content_channels must be below latent_channels: content_channels={self.content_channels}, "
                 f"latent_channels={self.latent_channels}"
             )
-        if self.place_size < 1:
-            raise ValueError(f"place_size must be at least 1, got {self.place_size}")
 
 
 def latent_shape(spec: CodecSpec | None, frame_shape: tuple[int, int, int]) -> tuple[int, int, int]:

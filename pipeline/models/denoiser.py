@@ -14,6 +14,7 @@ from pipeline.diffusion.prediction import PREDICTIONS
 from pipeline.diffusion.schedule import SCHEDULES, FlowMatching, Schedule
 from pipeline.interfaces import NoiseLevel, Video
 from pipeline.models.backbone import Backbone, BackboneSpec, LayerCache
+from pipeline.rules import one_of
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class DenoiserSpec:
     schedule: Schedule = field(default_factory=FlowMatching)
 
     def __post_init__(self) -> None:
-        if self.prediction not in PREDICTIONS:
-            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}")
+        one_of(PREDICTIONS, prediction=self.prediction)
 
 
 class Context(NamedTuple):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.rules import at_least
 from pipeline.unit import digest_of, write_json
 
 NUM_CLASSES = 10
@@ -32,11 +33,7 @@ class DigitReaderSpec:
     feature_dim: int = 32
 
     def __post_init__(self) -> None:
-        for name, value in (("num_channels", self.num_channels), ("feature_dim", self.feature_dim)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
+        at_least(1, num_channels=self.num_channels, width=self.width, feature_dim=self.feature_dim)
 
 
 class DigitReader(nn.Module):

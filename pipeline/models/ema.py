@@ -6,6 +6,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
+from pipeline.rules import within
+
 Student = TypeVar("Student", bound=nn.Module)
 
 
@@ -16,8 +18,7 @@ class Ema(Generic[Student]):
     """
 
     def __init__(self, student: Student, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {decay}")
+        within(0, 1, open_high=True, ema_decay=decay)
         self.decay = decay
         self.average: Student = copy.deepcopy(student).eval().requires_grad_(False)
 

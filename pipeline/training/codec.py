@@ -12,6 +12,7 @@ from pipeline.data.store import ClipStore, to_uint8, to_video
 from pipeline.interfaces import Progress, Scalar, Video
 from pipeline.models.codec import Codec, CodecSpec, LatentFrames, Latents, PixelCodec, new_codec, save_codec
 from pipeline.models.digit_reader import load_digit_reader
+from pipeline.rules import at_least, within
 from pipeline.streams import noise_like, stream, stream_seed
 from pipeline.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
 from pipeline.training.codec_quality import ENCODED_AT_ONCE, describe_latents, draw_reconstructions, measure, psnr
@@ -46,21 +47,11 @@ class CodecTraining:
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("num_steps", self.num_steps),
-            ("batch_size", self.batch_size),
-            ("report_every", self.report_every),
-            ("checkpoint_every", self.checkpoint_every),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, value in (("latent_noise", self.latent_noise), ("constancy", self.constancy)):
-            if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        if not 0 <= self.swap_share <= 1:
-            raise ValueError(f"swap_share must be in [0, 1], got {self.swap_share}")
-        if not 0 < self.ramp_share <= 1:
-            raise ValueError(f"ramp_share must be in (0, 1], got {self.ramp_share}")
+        at_least(1, num_steps=self.num_steps, batch_size=self.batch_size)
+        at_least(1, report_every=self.report_every, checkpoint_every=self.checkpoint_every)
+        at_least(0, latent_noise=self.latent_noise, constancy=self.constancy)
+        within(0, 1, swap_share=self.swap_share)
+        within(0, 1, open_low=True, ramp_share=self.ramp_share)
         if self.checkpoint_every % self.report_every:
             raise ValueError(
                 f"checkpoint_every must be a multiple of report_every: checkpoint_every={self.checkpoint_every}, "

@@ -13,6 +13,7 @@ from pipeline.losses.loss import CriticLoss, Loss
 from pipeline.methods.method import Method
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.ema import Ema
+from pipeline.rules import at_least, within
 from pipeline.streams import stream
 from pipeline.training.optimizer import Optimizer, OptimizerSpec
 
@@ -32,11 +33,9 @@ class TrainingSpec:
     checkpoint_every: int = 500  # steps; a multiple of report_every
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "report_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        at_least(1, num_steps=self.num_steps, batch_size=self.batch_size)
+        at_least(1, report_every=self.report_every, checkpoint_every=self.checkpoint_every)
+        within(0, 1, open_high=True, ema_decay=self.ema_decay)
         if self.checkpoint_every % self.report_every:
             raise ValueError(
                 f"checkpoint_every must be a multiple of report_every, got {self.checkpoint_every} and "

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline.rules import above, at_least, one_of, within
+
 OPTIMIZERS = ("adamw", "muon")
 HIDDEN = (".blocks.", ".whole.")  # of the backbone, and the dense paths of the codec
 
@@ -28,16 +30,12 @@ class OptimizerSpec:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            raise ValueError(f"name must be one of {', '.join(OPTIMIZERS)}, got {self.name!r}")
-        for field in ("learning_rate", "matrix_learning_rate", "max_grad_norm"):
-            if getattr(self, field) <= 0:
-                raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
-        for field in ("beta1", "beta2", "weight_decay", "decay_share"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} must lie in [0, 1], got {getattr(self, field)}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
+        one_of(OPTIMIZERS, name=self.name)
+        above(0, learning_rate=self.learning_rate, matrix_learning_rate=self.matrix_learning_rate)
+        above(0, max_grad_norm=self.max_grad_norm)
+        within(0, 1, beta1=self.beta1, beta2=self.beta2)
+        within(0, 1, weight_decay=self.weight_decay, decay_share=self.decay_share)
+        at_least(0, warmup_steps=self.warmup_steps)
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The factor on the learning rate of update number `step` of `num_steps`, counted from 0."""

@@ -77,7 +77,7 @@ def test_a_longer_first_chunk_is_made_without_context(rng):
         ({"step": "euler"}, "step must be one of renoise, ddim, got 'euler'"),
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"chunk_len": 0}, "chunk_len must be at least 1, got 0"),
-        ({"context_noise": 1.0}, r"context_noise must lie in \[0, 1\), got 1.0"),
+        ({"context_noise": 1.0}, r"context_noise must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_a_sampler_refuses_what_it_cannot_do(fields, says):

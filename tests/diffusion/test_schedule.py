@@ -27,7 +27,7 @@ def test_flow_matching_shift_moves_log_snr_by_minus_2_ln_k():
 
 @pytest.mark.parametrize(
     ("t", "says"),
-    [(torch.tensor([[1.5]]), "got values from 1.5 to 1.5"), (torch.tensor([[float("nan")]]), "must lie in")],
+    [(torch.tensor([[1.5]]), "got values from 1.5 to 1.5"), (torch.tensor([[float("nan")]]), "must be in")],
 )
 def test_a_level_outside_the_range_is_refused(t, says):
     with pytest.raises(ValueError, match=says):
@@ -35,5 +35,5 @@ def test_a_level_outside_the_range_is_refused(t, says):
 
 
 def test_a_shift_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="shift must be positive, got 0"):
+    with pytest.raises(ValueError, match="shift must be above 0, got 0"):
         FlowMatching(shift=0.0)

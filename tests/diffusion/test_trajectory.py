@@ -10,7 +10,7 @@ from pipeline.diffusion.trajectory import STEPS, ddim_step, renoise_step, step_l
 def test_step_levels_run_from_noise_to_the_last_before_clean():
     assert step_levels(4) == (1.0, 0.75, 0.5, 0.25)
     assert step_levels(4, 5.0) == pytest.approx((1.0, 0.9375, 0.8333333, 0.625))
-    with pytest.raises(ValueError, match="shift must be positive, got 0"):
+    with pytest.raises(ValueError, match="shift must be above 0, got 0"):
         step_levels(4, 0.0)
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         step_levels(0)

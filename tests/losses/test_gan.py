@@ -106,7 +106,7 @@ def test_the_slope_is_that_of_a_linear_critic(rng):
     [
         ({"objective": "hinge"}, "objective must be one of saturating, non_saturating, got 'hinge'"),
         ({"critic_updates": 0}, "critic_updates must be at least 1"),
-        ({"r1_weight": -1.0}, "r1_weight must not be negative"),
+        ({"r1_weight": -1.0}, "r1_weight must be at least 0"),
     ],
 )
 def test_gan_refuses_impossible_parameters(fields, says):

@@ -85,5 +85,5 @@ def test_self_forcing_gradient_reaches_every_block_and_no_context(student, rng):
 def test_methods_refuse_impossible_parameters():
     with pytest.raises(ValueError, match="exit_step must be one of per_clip, per_chunk, got 'last'"):
         SelfForcing(exit_step="last")
-    with pytest.raises(ValueError, match=r"clean_probability must lie in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"clean_probability must be in \[0, 1\), got 1.0"):
         DiffusionForcing(clean_probability=1.0)

@@ -20,7 +20,7 @@ def test_the_average_follows_its_definition_and_trusts_no_initial_weights():
 
 
 def test_a_decay_of_one_is_refused():
-    with pytest.raises(ValueError, match=r"ema_decay must lie in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"ema_decay must be in \[0, 1\), got 1.0"):
         Ema(nn.Linear(1, 1), 1.0)
 
 

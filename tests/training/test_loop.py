@@ -111,7 +111,7 @@ def test_a_reloaded_optimizer_goes_on_as_if_never_stopped(name):
     ("fields", "says"),
     [
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
-        ({"num_steps": 1, "ema_decay": 1.0}, "ema_decay must lie in"),
+        ({"num_steps": 1, "ema_decay": 1.0}, "ema_decay must be in"),
         (
             {"num_steps": 1, "report_every": 3, "checkpoint_every": 10},
             "must be a multiple of report_every, got 10 and 3",
@@ -127,9 +127,9 @@ def test_training_refuses_impossible_parameters(fields, says):
     ("fields", "says"),
     [
         ({"name": "sgd"}, "name must be one of adamw, muon, got 'sgd'"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
-        ({"beta2": 1.5}, r"beta2 must lie in \[0, 1\], got 1.5"),
-        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"beta2": 1.5}, r"beta2 must be in \[0, 1\], got 1.5"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
     ],
 )
 def test_optimizer_refuses_impossible_parameters(fields, says):
