@@ -1,21 +1,20 @@
 """The network whose features the default FVD is computed on: a small 3-D conv net of the domain, frozen."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.interfaces import Video
+from pipeline.models.files import load_network, save_network, weights_digest
 from pipeline.rules import at_least
-from pipeline.unit import digest_of, write_json
 
-WEIGHTS, DESCRIPTION = "clip_encoder.safetensors", "clip_encoder.json"
+STEM = "clip_encoder"  # of the names of its files
 GRID = (4, 2, 2)  # cells in time, y and x that the last maps are averaged over: coarse where and when
 STEM_SIZE = 8  # positions a side, and frames, after the stem
 NUM_GROUPS = 4
@@ -113,8 +112,7 @@ def _block(num_in: int, num_out: int, *, stride: int) -> tuple[nn.Module, ...]:
 
 def save_clip_encoder(encoder: ClipEncoder, directory: Path, facts: dict[str, object]) -> None:
     """Write clip_encoder.safetensors and clip_encoder.json: what to build, and `facts` about its training."""
-    save_file(encoder.state_dict(), directory / WEIGHTS)
-    write_json(directory / DESCRIPTION, {"spec": dataclasses.asdict(encoder.spec), **facts})
+    save_network(encoder, directory, STEM, {"spec": dataclasses.asdict(encoder.spec), **facts})
 
 
 def load_clip_encoder(directory: Path) -> ClipEncoder:
@@ -123,12 +121,13 @@ def load_clip_encoder(directory: Path) -> ClipEncoder:
     Raises:
         FileNotFoundError: no encoder was saved there.
     """
-    description = json.loads((directory / DESCRIPTION).read_text())
-    encoder = ClipEncoder(ClipEncoderSpec(**description["spec"]))
-    encoder.load_state_dict(load_file(directory / WEIGHTS))
-    return encoder.eval().requires_grad_(False)
+
+    def build(description: dict[str, Any]) -> ClipEncoder:
+        return ClipEncoder(ClipEncoderSpec(**description["spec"]))
+
+    return load_network(directory, STEM, build).eval().requires_grad_(False)
 
 
 def clip_encoder_digest(directory: Path) -> str:
     """sha256 of the encoder's weights, the reference set's statistics among them."""
-    return digest_of(directory / WEIGHTS)
+    return weights_digest(directory, STEM)

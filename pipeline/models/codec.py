@@ -1,24 +1,22 @@
 """The frame autoencoder: a picture a frame to few latents and back, standardised by channel; or none at all."""
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.interfaces import Video
+from pipeline.models.files import load_network, save_network
 from pipeline.rules import at_least
-from pipeline.unit import digest_of, write_json
 
 BLACK = -1.0
-WEIGHTS, DESCRIPTION = "codec.safetensors", "codec.json"
+STEM = "codec"  # of the names of its files
 
 Latents = Float[Tensor, "B T c h w"]
 Frames = Float[Tensor, "N C H W"]
@@ -209,14 +207,12 @@ def new_codec(spec: CodecSpec | None, frame_shape: tuple[int, int, int]) -> Code
 
 def save_codec(codec: Codec | PixelCodec, directory: Path) -> None:
     """Write codec.safetensors, and codec.json: what to build, and whose weights, so that it names these latents."""
-    save_file(codec.state_dict(), directory / WEIGHTS)
     description = {
         "spec": dataclasses.asdict(codec.spec) if isinstance(codec, Codec) else None,
         "frame_shape": codec.frame_shape,
         "latent_shape": codec.latent_shape,
-        "sha256": digest_of(directory / WEIGHTS),
     }
-    write_json(directory / DESCRIPTION, description)
+    save_network(codec, directory, STEM, description, with_checksum=True)
 
 
 def load_codec(directory: Path) -> Codec | PixelCodec:
@@ -226,11 +222,9 @@ def load_codec(directory: Path) -> Codec | PixelCodec:
         FileNotFoundError: no codec was saved there.
         ValueError: the weights are not those of codec.json.
     """
-    description = json.loads((directory / DESCRIPTION).read_text())
-    found = digest_of(directory / WEIGHTS)
-    if found != description["sha256"]:
-        raise ValueError(f"{WEIGHTS} must have the sha256 of {DESCRIPTION}: {directory} has {found}")
-    spec, (C, H, W) = description["spec"], description["frame_shape"]
-    codec = new_codec(None if spec is None else CodecSpec(**spec), (C, H, W))
-    codec.load_state_dict(load_file(directory / WEIGHTS))
-    return codec.eval().requires_grad_(False)
+
+    def build(description: dict[str, Any]) -> Codec | PixelCodec:
+        spec, (C, H, W) = description["spec"], description["frame_shape"]
+        return new_codec(None if spec is None else CodecSpec(**spec), (C, H, W))
+
+    return load_network(directory, STEM, build).eval().requires_grad_(False)

@@ -1,20 +1,21 @@
 """The denoiser: a backbone behind the narrow waist D(x_t, t) -> x0_hat, in parallel or chunk by chunk."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.diffusion.prediction import PREDICTIONS
 from pipeline.diffusion.schedule import SCHEDULES, FlowMatching, Schedule
 from pipeline.interfaces import NoiseLevel, Video
 from pipeline.models.backbone import Backbone, BackboneSpec, LayerCache
+from pipeline.models.files import load_network, save_network
 from pipeline.rules import one_of
+
+STEM = "student"  # of the names of its files
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,10 @@ def _append(old: LayerCache, new: LayerCache) -> LayerCache:
 
 def save_denoiser(denoiser: Denoiser, directory: Path, *, latents: str) -> None:
     """Write student.safetensors and student.json. `latents` is the digest of the codec whose latents it speaks."""
-    directory.mkdir(parents=True, exist_ok=True)
     spec = {**dataclasses.asdict(denoiser.spec), "latents": latents}
     name = next(name for name, kind in SCHEDULES.items() if isinstance(denoiser.spec.schedule, kind))
     spec["schedule"] = {"name": name, **spec["schedule"]}
-    (directory / "student.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
-    weights = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
-    save_file(weights, directory / "student.safetensors")
+    save_network(denoiser, directory, STEM, spec)
 
 
 def load_denoiser(directory: Path, *, latents: str) -> Denoiser:
@@ -106,13 +104,14 @@ def load_denoiser(directory: Path, *, latents: str) -> Denoiser:
     Raises:
         ValueError: it was trained on the latents of another codec.
     """
-    spec = json.loads((directory / "student.json").read_text())
-    if spec["latents"] != latents:
-        raise ValueError(
-            f"a checkpoint must speak the latents of the codec: {directory} was trained on {spec['latents'][:12]}, "
-            f"the codec is {latents[:12]}"
-        )
-    schedule = SCHEDULES[spec["schedule"].pop("name")](**spec["schedule"])
-    denoiser = Denoiser(DenoiserSpec(BackboneSpec(**spec["backbone"]), spec["prediction"], schedule))
-    denoiser.load_state_dict(load_file(directory / "student.safetensors"))
-    return denoiser
+
+    def build(spec: dict[str, Any]) -> Denoiser:
+        if spec["latents"] != latents:
+            raise ValueError(
+                f"a checkpoint must speak the latents of the codec: {directory} was trained on "
+                f"{spec['latents'][:12]}, the codec is {latents[:12]}"
+            )
+        schedule = SCHEDULES[spec["schedule"].pop("name")](**spec["schedule"])
+        return Denoiser(DenoiserSpec(BackboneSpec(**spec["backbone"]), spec["prediction"], schedule))
+
+    return load_network(directory, STEM, build)

@@ -1,21 +1,20 @@
 """The network that reads the digit in a single frame: frozen, it judges identity and gives features of frames."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.models.files import load_network, save_network, weights_digest
 from pipeline.rules import at_least
-from pipeline.unit import digest_of, write_json
 
 NUM_CLASSES = 10
-WEIGHTS, DESCRIPTION = "digit_reader.safetensors", "digit_reader.json"
+STEM = "digit_reader"  # of the names of its files
 GRID = 2  # cells a side that features are averaged over, so that they know roughly where things are
 
 Frames = Float[Tensor, "N C H W"]  # pixels in [-1, 1]
@@ -80,8 +79,7 @@ def _block(num_in: int, num_out: int, *, kernel: int, stride: int) -> nn.Sequent
 
 def save_digit_reader(reader: DigitReader, directory: Path, facts: dict[str, object]) -> None:
     """Write digit_reader.safetensors and digit_reader.json: what to build, and `facts` about its training."""
-    save_file(reader.state_dict(), directory / WEIGHTS)
-    write_json(directory / DESCRIPTION, {"spec": dataclasses.asdict(reader.spec), **facts})
+    save_network(reader, directory, STEM, {"spec": dataclasses.asdict(reader.spec), **facts})
 
 
 def load_digit_reader(directory: Path) -> DigitReader:
@@ -90,12 +88,13 @@ def load_digit_reader(directory: Path) -> DigitReader:
     Raises:
         FileNotFoundError: no reader was saved there.
     """
-    description = json.loads((directory / DESCRIPTION).read_text())
-    reader = DigitReader(DigitReaderSpec(**description["spec"]))
-    reader.load_state_dict(load_file(directory / WEIGHTS))
-    return reader.eval().requires_grad_(False)
+
+    def build(description: dict[str, Any]) -> DigitReader:
+        return DigitReader(DigitReaderSpec(**description["spec"]))
+
+    return load_network(directory, STEM, build).eval().requires_grad_(False)
 
 
 def digit_reader_digest(directory: Path) -> str:
     """sha256 of the reader's weights."""
-    return digest_of(directory / WEIGHTS)
+    return weights_digest(directory, STEM)
