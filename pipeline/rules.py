@@ -8,14 +8,14 @@ Number = int | float
 def at_least(least: Number, /, **values: Number) -> None:
     """Raises ValueError for a value below `least`."""
     for name, value in values.items():
-        if value < least:
+        if not value >= least:  # nan is refused too
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def above(bound: Number, /, **values: Number) -> None:
     """Raises ValueError for a value that is not above `bound`."""
     for name, value in values.items():
-        if value <= bound:
+        if not value > bound:
             raise ValueError(f"{name} must be above {bound}, got {value}")
 
 

@@ -1,18 +1,14 @@
 """What every stage does around its work: parameters, progress bar, products, record."""
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads are 10x slower beside another process
-
 from tqdm import tqdm
 
 from pipeline.config import Params, load_params
-from pipeline.environment import end_with_parent
 from pipeline.interfaces import Progress
 from pipeline.unit import Work, digest_of, run_unit, write_json
 
@@ -20,11 +16,7 @@ ARTIFACTS, REPORTS = Path("artifacts"), Path("reports")
 
 
 def stage(main: Callable[..., None]) -> None:
-    """Run a stage with the items of the command line; exit code 2 and one line for what a person can mend.
-
-    The stage ends with the process that started it, so that no orphan goes on training.
-    """
-    end_with_parent()
+    """Run a stage with the items of the command line; exit code 2 and one line for what a person can mend."""
     try:
         main(load_params(Path("params.yaml")), *sys.argv[1:])
     except (ValueError, FileNotFoundError) as error:
@@ -49,7 +41,7 @@ def publish(params: Params, stage: str, item: str, work: Work, inputs: Mapping[s
         "stage": stage,
         "item": item,
         "profile": params.profile,
-        **{key: unit[key] for key in ("fingerprint", "work", "inputs", "versions")},
+        **{key: unit[key] for key in ("fingerprint", "work", "inputs", "versions", "revision")},
         "metrics": json.loads((directory / "metrics.json").read_text()),
         "timing": json.loads((directory / "timing.json").read_text()),
         "has_curve": has_curve,

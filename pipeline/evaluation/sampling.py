@@ -24,6 +24,8 @@ class CountedDenoiser:
     def denoise_chunk(self, x_t: Video, t: NoiseLevel, cache: Cache) -> Video:
         """Counted."""
         self.frame_calls += x_t.shape[1]
+        if cache is not None and cache.frames is not None:  # full attention denoises its context again
+            self.frame_calls += cache.frames.shape[1]
         return self.denoiser.denoise_chunk(x_t, t, cache)
 
     def extend(self, cache: Cache, x: Video, t: NoiseLevel, *, window: int) -> Cache:

@@ -10,7 +10,7 @@ from pipeline.diffusion.schedule import Schedule
 from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.interfaces import Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
-from pipeline.rules import one_of
+from pipeline.rules import above, one_of
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,11 @@ class L2:
     divergence: ClassVar[str] = "forward KL"
     critic_updates: ClassVar[int] = 0
     weighting: str = "flow_velocity"
+    first_weight: float = 1.0  # of the first frame, the only one that a causal student makes from nothing
 
     def __post_init__(self) -> None:
         one_of(WEIGHTINGS, weighting=self.weighting)
+        above(0, first_weight=self.first_weight)
 
     def critics(self, teacher: Denoiser | None) -> nn.Module:  # noqa: ARG002
         """No network beside the student."""
@@ -42,5 +44,10 @@ class L2:
         """The denoising loss of the rollout against its target."""
         assert rollout.target is not None
         return denoising_loss(
-            rollout.x0_hat, rollout.target, rollout.t, schedule=schedule, weighting=self.weighting
+            rollout.x0_hat,
+            rollout.target,
+            rollout.t,
+            schedule=schedule,
+            weighting=self.weighting,
+            first_weight=self.first_weight,
         )

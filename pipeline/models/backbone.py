@@ -79,8 +79,6 @@ class Backbone(nn.Module):
         for layer in (self.modulation, self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        for block in self.blocks:
-            block.offset.data.view(6, -1)[GATES] = INITIAL_GATE
 
     def forward(self, x_t: Video, t: NoiseLevel) -> Video:
         """All frames in parallel, under the mask of the spec's attention."""
@@ -142,7 +140,9 @@ class Block(nn.Module):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         self.num_heads = spec.num_heads
-        self.offset = nn.Parameter(torch.zeros(6 * spec.width))
+        offset = torch.zeros(6, spec.width)
+        offset[GATES] = INITIAL_GATE
+        self.offset = nn.Parameter(offset.flatten())
         self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=False)
         self.out = nn.Linear(spec.width, spec.width, bias=False)
         self.up = nn.Linear(spec.width, 4 * spec.width)

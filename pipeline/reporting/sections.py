@@ -119,7 +119,7 @@ def i3d(study: Study) -> str:
 
 
 def seconds(study: Study) -> str:
-    """Of every unit, interruptions left out."""
+    """Of every unit, summed over its interruptions."""
     body = [("", [row_head(record.name), cell(f"{record.seconds:,.1f}")]) for record in study.records]
     total = sum(record.seconds for record in study.records)
     body.append(("", [row_head("all stages"), cell(f"<strong>{total:,.1f}</strong>")]))

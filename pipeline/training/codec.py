@@ -189,7 +189,7 @@ def standardise(codec: Codec | PixelCodec, clips: np.ndarray) -> Latents:
     mean = latents.mean(by_channel, keepdim=True, dtype=torch.float64)
     variance = (latents - mean).square().mean(by_channel, keepdim=True)
     codec.mean.copy_(mean[0, 0])
-    codec.std.copy_(variance.sqrt()[0, 0])
+    codec.std.copy_(variance.sqrt()[0, 0].clamp_min(1e-6))
     return (latents - codec.mean) / codec.std
 
 

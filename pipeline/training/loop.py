@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from pipeline.interfaces import Scalar, Video
 from pipeline.losses.loss import CriticLoss, Loss
@@ -17,6 +17,12 @@ from pipeline.rules import at_least, within
 from pipeline.streams import stream
 from pipeline.training.optimizer import Optimizer, OptimizerSpec
 
+ATTENTION_FLOPS = {  # which torch's counter knows on accelerators only
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(grad, q, k, v)
+    ),
+}
 Clips = Float[Tensor, "N T C H W"]
 
 
@@ -101,11 +107,11 @@ def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: 
     Every update is on a batch and a rollout of its own.
 
     Raises:
-        FloatingPointError: a loss is not finite; says which, and at which step.
+        FloatingPointError: a loss or its gradient is not finite; says which, and at which step.
     """
     while state.step < state.config.num_steps:
         if state.step == 0:
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter:
                 metrics = _step(state, clips, method, loss, seed)
             state.flops_per_step = counter.get_total_flops()
         else:
@@ -142,7 +148,11 @@ def _update(optimizer: Optimizer, value: Scalar, state: TrainState, name: str) -
     if not torch.isfinite(value):
         raise FloatingPointError(f"{name} is {value.item()} at step {state.step}")
     gradients = torch.autograd.grad(value, optimizer.parameters)
-    return optimizer.update(gradients, factor=optimizer.spec.rate_at(state.step, state.config.num_steps)).detach()
+    factor = optimizer.spec.rate_at(state.step, state.config.num_steps)
+    try:
+        return optimizer.update(gradients, factor=factor).detach()
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{name} is {value.item():g} at step {state.step}, but {error}") from error
 
 
 def draw_batch(clips: Clips, batch_size: int, rng: torch.Generator) -> Video:

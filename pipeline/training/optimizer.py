@@ -64,10 +64,16 @@ class Optimizer:
             self.optimizers.append((muon, rate))
 
     def update(self, gradients: Iterable[Tensor], *, factor: float) -> Tensor:
-        """One step down these gradients, clipped, at `factor` times the learning rate. Returns their norm."""
+        """One step down these gradients, clipped, at `factor` times the learning rate. Returns their norm.
+
+        Raises:
+            FloatingPointError: the norm is not finite; no weight has moved.
+        """
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = nn.utils.clip_grad_norm_(self.parameters, self.spec.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm.item()}")
         for optimizer, rate in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * rate

@@ -29,3 +29,13 @@ def test_clean_frames_carry_no_loss(rng):
     assert denoising_loss(x0_hat, x, t, schedule=FlowMatching(), weighting="flow_velocity") == 0
     x0_hat[:, 3] += 1.0  # one of two noisy frames is wrong by 1, at weight 1
     assert denoising_loss(x0_hat, x, t, schedule=FlowMatching(), weighting="flow_velocity").item() == 0.5
+
+
+def test_the_first_frame_counts_as_often_as_it_is_told(rng):
+    x = torch.zeros(1, 3, 1, 2, 2)
+    t = torch.tensor([[1.0, 1.0, 0.0]])
+    x0_hat = x.clone()
+    x0_hat[:, 0] += 1.0  # squared error 1 at weight 1 in the first frame, 0 in the second
+    arguments = {"schedule": FlowMatching(), "weighting": "x0"}
+    assert denoising_loss(x0_hat, x, t, **arguments).item() == pytest.approx(1 / 2)
+    assert denoising_loss(x0_hat, x, t, first_weight=3.0, **arguments).item() == pytest.approx(3 / 4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.models.denoiser import Denoiser
-from pipeline.training.loop import TrainingSpec, TrainState, draw_batch, train
+from pipeline.training.loop import TrainingSpec, TrainState, train
 from pipeline.training.optimizer import Optimizer, OptimizerSpec, is_hidden_matrix
 from tests.cells import make_cell
 
@@ -13,6 +13,7 @@ def start(method="diffusion_forcing", loss="dmd"):
     cell = make_cell(method, loss, num_steps=2)
     torch.manual_seed(0)
     teacher = Denoiser(make_cell(attention="full").denoiser)
+    torch.manual_seed(1)
     return cell, TrainState(Denoiser(cell.denoiser), cell.loss.critics(teacher), cell.training)
 
 
@@ -49,15 +50,47 @@ def test_a_step_moves_student_and_fake_score_and_never_the_teacher(rng):
     assert any(not torch.equal(t, student[name]) for name, t in state.student.state_dict().items())
 
 
-def test_a_critic_moves_no_draw_of_the_data():
-    batches = [draw_batch(torch.arange(50.0)[:, None, None, None, None], 8, rng()) for rng in [_stream] * 2]
-    assert torch.equal(*batches)
+def test_a_critic_moves_no_draw_of_the_students_data(rng, monkeypatch):
+    clips, drawn = torch.randn(16, 4, 2, 2, 2, generator=rng), {"l2": [], "dmd": []}
+    for loss, seen in drawn.items():
+        cell, state = start(loss=loss)
+        original = type(cell.loss).student_loss
+
+        def spy(self, rollout, batch, *args, seen=seen, original=original, **kwargs):
+            seen.append(batch)
+            return original(self, rollout, batch, *args, **kwargs)
+
+        monkeypatch.setattr(type(cell.loss), "student_loss", spy)
+        list(train(state, clips, method=cell.method, loss=cell.loss, seed=0))
+    assert len(drawn["l2"]) == 2
+    assert all(torch.equal(*pair) for pair in zip(*drawn.values(), strict=True))
 
 
-def _stream():
-    from pipeline.streams import stream
+def test_attention_counts_as_operations_on_a_cpu_too(rng):
+    """One block: the counter's total is that of its matrices, forward and backward, and of its attention."""
+    cell, state = start(loss="l2")
+    clips = torch.randn(16, 4, 2, 2, 2, generator=rng)
+    next(train(state, clips, method=cell.method, loss=cell.loss, seed=0))
+    with_attention = state.flops_per_step
+    cell, state = start(loss="l2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.loop.ATTENTION_FLOPS", {})
+        next(train(state, clips, method=cell.method, loss=cell.loss, seed=0))
+    B, heads, tokens, size = 8, 2, 4, 8
+    product = 2 * B * heads * tokens * tokens * size  # one of the 2 products forward, and 5 backward
+    assert with_attention - state.flops_per_step == 7 * product
 
-    return stream(0, "student", 3)
+
+@pytest.mark.parametrize("poison", [float("inf"), float("nan")])
+def test_a_gradient_that_is_not_finite_moves_no_weight(poison):
+    student = Denoiser(make_cell().denoiser)
+    optimizer = Optimizer(OptimizerSpec(), student)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    gradients = [torch.zeros_like(p) for p in optimizer.parameters]
+    gradients[3].view(-1)[0] = poison
+    with pytest.raises(FloatingPointError, match="the gradient's norm is"):
+        optimizer.update(gradients, factor=1.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
