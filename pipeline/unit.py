@@ -13,6 +13,8 @@ import importlib.metadata
 import json
 import logging
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +23,10 @@ from typing import Any, Protocol, runtime_checkable
 from pipeline.interfaces import OnProgress, Progress, no_progress
 
 PROJECT = Path(__file__).resolve().parents[1]
-VERSIONED = ("torch", "numpy", "scikit-learn")  # libraries whose version decides the numbers
+VERSIONED = ("torch", "numpy", "scikit-learn", "pillow")  # libraries whose version decides numbers and pictures
+PRODUCTS = ("out", "show")  # of a unit: what others read, what people look at
+CHECKPOINTS = "checkpoints"  # where a unit keeps what it needs to resume; gone once it is finished
+RESULTS = (":!reports", ":!dvc.lock")  # what a run of the pipeline itself changes does not make the code dirty
 FLUSH_S = 2.0  # seconds between two writes of the running time
 LOG = logging.getLogger(__name__)
 
@@ -46,10 +51,12 @@ def work_root() -> Path:
 
 
 def run_unit(stage: str, work: Work, inputs: Mapping[str, Path], *, on_progress: OnProgress = no_progress) -> Path:
-    """The directory of the finished unit: found, resumed, or made from the start.
+    """The directory of the finished unit: found whole, resumed, or made from the start.
 
-    It holds `out/` (products), `unit.json` (what the fingerprint was made of), `curve.jsonl` (a line a report),
-    `timing.json` (seconds, summed over interruptions) and, written last, `metrics.json`.
+    It holds `out/` (products), `unit.json` (what the fingerprint was made of, and the git revision at the last
+    start), `curve.jsonl` (a line a report), `timing.json` (seconds, summed over interruptions), `products.json`
+    (sha256 of every product) and, written last, `metrics.json`. A finished unit whose products are no longer those
+    of `products.json` is made anew.
 
     Raises:
         FileNotFoundError: an input is missing.
@@ -58,12 +65,49 @@ def run_unit(stage: str, work: Work, inputs: Mapping[str, Path], *, on_progress:
     fingerprint = hashlib.sha256(canonical_json(description).encode()).hexdigest()[:24]
     directory = work_root() / stage / fingerprint
     with single_writer(directory):
-        if (directory / "metrics.json").exists():
-            return directory
-        write_json(directory / "unit.json", {"fingerprint": fingerprint, **description})
-        metrics = _follow(work.run(directory, inputs), directory, on_progress)
-        write_json(directory / "metrics.json", metrics)
+        if not _is_finished(directory):
+            origin = {"fingerprint": fingerprint, "revision": revision_of(PROJECT)}
+            write_json(directory / "unit.json", {**origin, **description})
+            metrics = _follow(work.run(directory, inputs), directory, on_progress)
+            write_json(directory / "products.json", _products_of(directory, sync=True))
+            write_json(directory / "metrics.json", metrics)
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)  # only now: a kill before here resumes from them
     return directory
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether the unit is finished and its products are what it made; the rest of a damaged one is removed."""
+    if not (directory / "metrics.json").exists():
+        return False
+    try:
+        made = json.loads((directory / "products.json").read_text())
+    except (FileNotFoundError, ValueError):
+        changed = ["products.json"]
+    else:
+        changed = sorted(name for name, _ in made.items() ^ _products_of(directory).items())
+    if not changed:
+        return True
+    LOG.warning(
+        "%s is not what its unit made (damaged, edited or lost): the unit is made anew", directory / changed[0]
+    )
+    (directory / "metrics.json").unlink()
+    for path in directory.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in (".lock", "unit.json"):
+            path.unlink()
+    return False
+
+
+def _products_of(directory: Path, *, sync: bool = False) -> dict[str, str]:
+    """sha256 of every file below out/ and show/; with `sync`, of what is surely on the disk."""
+    digests = {}
+    for path in sorted(path for part in PRODUCTS for path in (directory / part).rglob("*") if path.is_file()):
+        if sync:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        digests[path.relative_to(directory).as_posix()] = digest_of(path)
+    return digests
 
 
 def _follow(steps: Generator[Progress, None, Metrics], directory: Path, on_progress: OnProgress) -> Metrics:
@@ -116,6 +160,23 @@ def describe(stage: str, work: Work, inputs: Mapping[str, Path]) -> dict[str, An
         "sources": sources_of({f"{type(part).__module__}" for part in _dataclasses_in(work)}),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
     }
+
+
+def revision_of(project: Path) -> dict[str, Any] | None:
+    """The git commit, and whether tracked files differ from it; None outside a repository of the project's own."""
+    if _git(project, "rev-parse", "--show-toplevel") != str(project):
+        return None
+    commit = _git(project, "rev-parse", "HEAD")
+    changes = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *RESULTS)
+    return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(project: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
 
 
 def as_plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from pipeline.losses.loss import Loss
 from pipeline.methods.method import Method
 from pipeline.models.denoiser import Denoiser, DenoiserSpec, load_denoiser, save_denoiser
 from pipeline.streams import stream_seed
-from pipeline.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.loop import Clips, StepReport, TrainingSpec, TrainState, train
 from pipeline.unit import Metrics, digest_of
 
@@ -58,7 +58,6 @@ class TrainCell:
             kept = f"checkpoint of step {last.step} in {directory}" if last else "there is no checkpoint yet"
             raise FloatingPointError(f"{error}; last good: {kept}; look at {WATCHED}") from error
         save_denoiser(state.ema.average, directory / "out", latents=codec)
-        delete_checkpoints(directory)
         return self.cost(state)
 
     def _follow(self, state: TrainState, clips: Clips, directory: Path) -> Generator[Progress, None, None]:

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.unit import digest_of
+from pipeline.unit import CHECKPOINTS, digest_of
 
 KEEP = 2
 LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], s
     Raises:
         OSError: the disk is full or read-only; the checkpoints that were there are untouched.
     """
-    root = directory / "checkpoints"
+    root = directory / CHECKPOINTS
     final, temporary = root / f"{step:09d}", root / f"{step:09d}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -63,18 +63,13 @@ def save_checkpoint(directory: Path, step: int, tensors: Mapping[str, Tensor], s
 
 def load_checkpoint(directory: Path) -> Checkpoint | None:
     """The newest whole checkpoint of a unit; None when there is none. A damaged one is named and passed over."""
-    for path in reversed(_steps(directory / "checkpoints")):
+    for path in reversed(_steps(directory / CHECKPOINTS)):
         damage = _damage(path)
         if damage is None:
             state = json.loads((path / "state.json").read_text())
             return Checkpoint(state.pop("step"), load_file(path / "tensors.safetensors"), state)
         LOG.warning("checkpoint %s is damaged (%s); using the one before", path, damage)
     return None
-
-
-def delete_checkpoints(directory: Path) -> None:
-    """A finished unit needs none."""
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
 
 def _steps(root: Path) -> list[Path]:

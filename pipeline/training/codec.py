@@ -14,7 +14,7 @@ from pipeline.models.codec import Codec, CodecSpec, LatentFrames, Latents, Pixel
 from pipeline.models.digit_reader import load_digit_reader
 from pipeline.rules import at_least, within
 from pipeline.streams import noise_like, stream, stream_seed
-from pipeline.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.codec_quality import ENCODED_AT_ONCE, describe_latents, draw_reconstructions, measure, psnr
 from pipeline.training.optimizer import Optimizer, OptimizerSpec
 from pipeline.unit import Metrics
@@ -93,7 +93,6 @@ class TrainCodec:
         np.save(out / "train.npy", latents.numpy())
         save_codec(codec, out)
         draw_reconstructions(codec, store).save(show / "reconstructions.png")
-        delete_checkpoints(directory)
         return {
             "codec": "none" if self.codec is None else "convolutional",
             "latent_shape": list(codec.latent_shape),

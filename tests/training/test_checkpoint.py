@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.training import checkpoint as module
-from pipeline.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def save(directory, step):
@@ -23,10 +23,7 @@ def test_a_checkpoint_comes_back_equal_and_only_two_are_kept(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["000000010", "000000015"]
 
 
-def test_there_is_none_before_the_first_and_after_deletion(tmp_path):
-    assert load_checkpoint(tmp_path) is None
-    save(tmp_path, 1)
-    delete_checkpoints(tmp_path)
+def test_there_is_none_before_the_first(tmp_path):
     assert load_checkpoint(tmp_path) is None
 
 
