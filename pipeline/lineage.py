@@ -1,33 +1,17 @@
 """Where a result comes from: the code's revision, the entry of its stage in dvc.lock, and when it was made."""
 
 import hashlib
-import subprocess
 from pathlib import Path
 
 from pipeline.records import Record
-from pipeline.unit import PROJECT, canonical_json
-
-RESULTS = (":!reports", ":!dvc.lock")  # what a run of the pipeline itself changes does not make the code dirty
+from pipeline.unit import canonical_json
 
 
-def source_tags(project: Path = PROJECT) -> dict[str, str]:
-    """The git revision and whether tracked files differ from it; "none" outside a repository of its own."""
-    none = {"git.revision": "none", "git.dirty": "none"}
-    if _git(project, "rev-parse", "--show-toplevel") != str(project):
-        return none
-    revision = _git(project, "rev-parse", "HEAD")
-    changes = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *RESULTS)
-    if revision is None or changes is None:
-        return none
-    return {"git.revision": revision, "git.dirty": str(bool(changes)).lower()}
-
-
-def _git(project: Path, *arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
+def source_tags(record: Record) -> dict[str, str]:
+    """The git revision that made the unit, and whether tracked files differed from it; "none" without git."""
+    if record.revision is None:
+        return {"git.revision": "none", "git.dirty": "none"}
+    return {"git.revision": record.revision["commit"], "git.dirty": str(record.revision["dirty"]).lower()}
 
 
 def lock_digests(workspace: Path) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Record:
     profile: str
     seconds: float
     curve: tuple[Row, ...]
+    revision: dict[str, Any] | None  # of the code, when the unit started: commit, dirty; None without git
 
     @property
     def name(self) -> str:
@@ -70,6 +71,9 @@ def read_record(path: Path) -> Record:
         names = ("stage", "item", "fingerprint", "work", "inputs", "metrics", "products", "profile")
         entries = {name: content[name] for name in names}
         seconds = float(content["timing"]["seconds"])
+        revision = content.get("revision")
+        if revision is not None:
+            revision = {"commit": str(revision["commit"]), "dirty": bool(revision["dirty"])}
         has_curve = content.get("has_curve", path.with_name("curve.csv").exists())
     except OSError as error:
         raise DamagedRecordError(f"{path} cannot be read: {error.strerror}") from error
@@ -78,7 +82,7 @@ def read_record(path: Path) -> Record:
     except (ValueError, TypeError) as error:
         raise DamagedRecordError(f"{path} is damaged: {error}") from error
     curve = read_curve(path.with_name("curve.csv")) if has_curve else ()
-    return Record(path.parent, **entries, seconds=seconds, curve=curve)
+    return Record(path.parent, **entries, seconds=seconds, curve=curve, revision=revision)
 
 
 def read_curve(path: Path) -> tuple[Row, ...]:

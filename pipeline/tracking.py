@@ -50,7 +50,8 @@ def track(workspace: Path, units: Path, *, uri: str | None = None) -> Tracked:
     and written anew. Runs of earlier parameters stay, with the tag current=false.
 
     Args:
-        uri: the store; `workspace/mlflow.db` if absent. A server that does not answer leaves everything pending.
+        uri: the store; `workspace/mlflow.db` if absent. A server that does not answer, or answers with an error,
+            leaves what it did not take pending.
     """
     records, damaged = read_records(workspace / "reports")
     fingerprints = sorted(record.fingerprint for record in records)
@@ -66,7 +67,7 @@ def track(workspace: Path, units: Path, *, uri: str | None = None) -> Tracked:
                 num_new += is_new
             running = ledger.follow(running_units(units))
             ledger.describe(records)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # requests' errors are OSErrors
             reason = first_line(error)
     pending = sorted(set(fingerprints) - set(sent))
     lists = (tuple(sorted(found)) for found in (sent, pending, running, damaged))
@@ -107,7 +108,7 @@ class Ledger:
 
     def write_all(self, records: Iterable[Record], units: Path) -> Iterator[tuple[Record, bool]]:
         """Every record as a finished run; with each, whether it had to be written."""
-        source, locks = source_tags(), lock_digests(self.workspace)
+        locks = lock_digests(self.workspace)
         by_profile: dict[str, list[Record]] = {}
         for record in records:
             by_profile.setdefault(record.profile, []).append(record)
@@ -126,7 +127,8 @@ class Ledger:
             for record in group:
                 is_new = (record.name, record.fingerprint) not in kept
                 if is_new:
-                    self.write(record, parent, {**source, "dvc.lock": locks.get(record.name, "none")}, units)
+                    lock = {"dvc.lock": locks.get(record.name, "none")}
+                    self.write(record, parent, {**source_tags(record), **lock}, units)
                 yield record, is_new
 
     def parent_of(self, profile: str) -> str:
@@ -279,4 +281,4 @@ def allowed(name: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -37,6 +37,16 @@ def test_read_record_reads_entries_and_curve(record):
     )
 
 
+def test_read_record_reads_the_revision_that_made_it(record):
+    assert read_record(record).revision is None
+    revision = {"commit": "c0ffee", "dirty": True}
+    record.write_text(json.dumps({**RECORD, "revision": revision}))
+    assert read_record(record).revision == revision
+    record.write_text(json.dumps({**RECORD, "revision": {"commit": "c0ffee"}}))
+    with pytest.raises(DamagedRecordError, match="lacks 'dirty'"):
+        read_record(record)
+
+
 def test_read_record_names_a_curve_that_is_lost(record):
     record.with_name("curve.csv").unlink()
     with pytest.raises(DamagedRecordError, match=r"curve\.csv cannot be read"):
