@@ -87,8 +87,6 @@ def repro(call: Call) -> int:
     code = call.run("python", "-m", "pipeline.config", "check", cwd=workspace)
     if code:
         return code
-    if workspace == PROJECT:
-        do_without_git(call)
     code = call.run("dvc", "repro", *call.extra, cwd=workspace)
     if code or {"--dry", "-h", "--help"} & set(call.extra):
         return code
@@ -103,7 +101,7 @@ def repro(call: Call) -> int:
 
 
 def do_without_git(call: Call) -> None:
-    """Tell DVC, in a file that git never sees, where the project is no git repository."""
+    """Tell DVC, in a file that git never sees, where there is no git repository; `dvc` by hand needs that too."""
     local = PROJECT / ".dvc" / "config.local"
     if local.exists() and "no_scm" in local.read_text():
         return
@@ -218,7 +216,9 @@ def main(arguments: list[str]) -> int:
         return USAGE_ERROR
     extra = extra[1:] if extra[:1] == ["--"] else extra
     try:
-        return TASKS[name].run(Call(ensure_environment(), extra, options.profile, options.port))
+        call = Call(ensure_environment(), extra, options.profile, options.port)
+        do_without_git(call)
+        return TASKS[name].run(call)
     except SetupError as error:
         say(str(error))
         return 1

@@ -153,6 +153,13 @@ def test_the_environment_comes_first_and_telemetry_is_off(monkeypatch):
     assert "PYTHONHOME" not in env
 
 
+def test_threads_wait_without_spinning_unless_asked(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert variables(Path("/p/.venv"))["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert variables(Path("/p/.venv"))["OMP_WAIT_POLICY"] == "active"
+
+
 def test_the_work_root_does_not_depend_on_where_a_stage_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORCING_GRID_WORK", "elsewhere")
@@ -202,7 +209,8 @@ def test_phase_of_reads_what_pip_says():
 def test_repro_checks_the_parameters_first(started, monkeypatch):
     monkeypatch.setattr(tasks, "ensure_environment", lambda: {"python": "2"})
     assert main(["repro"]) == 2
-    assert started == [("python", "-m", "pipeline.config", "check")]
+    assert started[-1] == ("python", "-m", "pipeline.config", "check")
+    assert ("dvc", "repro") not in started
 
 
 def test_repro_passes_on_arguments_and_dvc_s_exit_code(started, monkeypatch, capsys):
@@ -245,6 +253,13 @@ def test_dvc_is_told_of_a_missing_git_once_and_only_then(started, tmp_path, monk
     assert started.count(told) == 1
 
 
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"ui"}))
+def test_every_task_tells_dvc_of_a_missing_git_before_it_starts(name, started):
+    """`dvc repro` by hand then works, whichever task made the environment."""
+    main([name])
+    assert started[0] == ("dvc", "config", "--local", "core.no_scm", "true")
+
+
 def test_dvc_is_told_where_git_is_not_installed(started, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert main(["repro"]) == 0
@@ -253,11 +268,11 @@ def test_dvc_is_told_where_git_is_not_installed(started, monkeypatch):
 
 def test_check_runs_all_and_fails_if_one_fails(started, monkeypatch):
     assert main(["check"]) == 0
-    assert [command[0] for command in started] == ["ruff", "ruff", "pyright", "lint-imports"]
+    assert [command[0] for command in started[1:]] == ["ruff", "ruff", "pyright", "lint-imports"]
     started.clear()
     monkeypatch.setattr(tasks, "ensure_environment", lambda: {"pyright": "1"})
     assert main(["check"]) == 1
-    assert len(started) == 4
+    assert len(started) == 5
 
 
 def test_test_passes_on_what_pytest_is_asked(started):
