@@ -48,6 +48,8 @@ class Sampler:
         step_levels(self.num_steps, self.shift)
         one_of(STEPS, step=self.step)
         at_least(1, chunk_len=self.chunk_len, window=self.window)
+        if self.first_chunk_len is not None:
+            at_least(1, first_chunk_len=self.first_chunk_len)
         within(0, 1, open_high=True, context_noise=self.context_noise)
 
     @property
@@ -57,7 +59,7 @@ class Sampler:
 
     def chunks(self, num_frames: int) -> list[slice]:
         """The frames of every chunk. Raises ValueError when they do not fill the clip."""
-        first = self.first_chunk_len or self.chunk_len
+        first = self.chunk_len if self.first_chunk_len is None else self.first_chunk_len
         if num_frames < first or (num_frames - first) % self.chunk_len:
             raise ValueError(
                 f"clip length must be a multiple of chunk_len after the first chunk: T={num_frames}, "

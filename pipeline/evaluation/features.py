@@ -59,6 +59,8 @@ class TrainFeatures:
         at_least(2, batch_size=self.batch_size, reader_batch_size=self.reader_batch_size)
         at_least(1, encoder_steps=self.encoder_steps, reader_steps=self.reader_steps, num_threads=self.num_threads)
         above(0, learning_rate=self.learning_rate)
+        if self.encoder_width < 2 or self.encoder_width % 2:  # its channels are normalised in groups
+            raise ValueError(f"encoder_width must be even and at least 2, got {self.encoder_width}")
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """inputs: "clips", a clip store. Writes both networks, and the table of distances under corruption."""

@@ -37,6 +37,8 @@ class BackboneSpec:
     chunk_len: int = 1  # frames that see each other under causal attention
 
     def __post_init__(self) -> None:
+        at_least(1, channels=self.channels, frame_size=self.frame_size, patch=self.patch, width=self.width)
+        at_least(1, depth=self.depth, num_heads=self.num_heads, chunk_len=self.chunk_len)
         if self.frame_size % self.patch:
             raise ValueError(
                 f"patch must divide the latent frame: patch={self.patch}, frame_size={self.frame_size}"
@@ -44,7 +46,6 @@ class BackboneSpec:
         if self.width % (4 * self.num_heads):
             raise ValueError(f"width must be a multiple of 4 num_heads: width={self.width}, {self.num_heads} heads")
         one_of(ATTENTIONS, attention=self.attention)
-        at_least(1, depth=self.depth, chunk_len=self.chunk_len)
 
     @property
     def tokens_per_frame(self) -> int:

@@ -16,6 +16,7 @@ from pipeline.models.files import load_network, save_network
 from pipeline.rules import one_of
 
 STEM = "student"  # of the names of its files
+MIN_SIGNAL = 1e-4  # alpha at t = 1 from which a frame follows from its noise
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class DenoiserSpec:
 
     def __post_init__(self) -> None:
         one_of(PREDICTIONS, prediction=self.prediction)
+        signal = self.schedule.at(torch.ones(1, 1)).alpha.abs().item()
+        if self.prediction == "eps" and signal < MIN_SIGNAL:
+            raise ValueError(
+                f"prediction must give finite frames from pure noise, and eps divides by alpha(1), which must be "
+                f"at least {MIN_SIGNAL}: prediction={self.prediction}, alpha(1)={signal:.1g} of {self.schedule}"
+            )
 
 
 class Context(NamedTuple):

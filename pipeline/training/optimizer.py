@@ -33,7 +33,7 @@ class OptimizerSpec:
         one_of(OPTIMIZERS, name=self.name)
         above(0, learning_rate=self.learning_rate, matrix_learning_rate=self.matrix_learning_rate)
         above(0, max_grad_norm=self.max_grad_norm)
-        within(0, 1, beta1=self.beta1, beta2=self.beta2)
+        within(0, 1, open_high=True, beta1=self.beta1, beta2=self.beta2)
         within(0, 1, weight_decay=self.weight_decay, decay_share=self.decay_share)
         at_least(0, warmup_steps=self.warmup_steps)
 

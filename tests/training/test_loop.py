@@ -161,7 +161,7 @@ def test_training_refuses_impossible_parameters(fields, says):
     [
         ({"name": "sgd"}, "name must be one of adamw, muon, got 'sgd'"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
-        ({"beta2": 1.5}, r"beta2 must be in \[0, 1\], got 1.5"),
+        ({"beta2": 1.5}, r"beta2 must be in \[0, 1\), got 1.5"),
         ({"warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
     ],
 )
