@@ -1,8 +1,7 @@
 """Measure a checkpoint against the test clips: python -m stages.evaluate STAGE ITEM"""
 
-from pathlib import Path
-
 from pipeline.config import Params
+from pipeline.unit import PROJECT
 from stages.entry import ARTIFACTS, publish, stage
 
 
@@ -15,7 +14,7 @@ def main(params: Params, trained_by: str, item: str) -> None:
     }
     work = params.evaluate_unit(trained_by, item)
     if work.i3d_path is not None:
-        inputs["i3d"] = Path(work.i3d_path)
+        inputs["i3d"] = PROJECT / work.i3d_path
     publish(params, "evaluate", f"{trained_by}-{item}", work, inputs)
 
 

@@ -66,8 +66,11 @@ class Evaluate:
                 f"i3d_num_clips must be at most num_clips: i3d_num_clips={self.i3d_num_clips}, "
                 f"num_clips={self.num_clips}"
             )
-        if self.i3d_sha256 is not None and self.i3d_path is None:
-            raise ValueError("i3d_sha256 is the checksum of a file: i3d_path must be given too")
+        if (self.i3d_path is None) != (self.i3d_sha256 is None):
+            raise ValueError(
+                f"i3d_path and i3d_sha256, the checksum of its file, must be given together: "
+                f"i3d_path={self.i3d_path}, i3d_sha256={self.i3d_sha256}"
+            )
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """inputs: "clips", "features", "codec", "student", and "i3d" if there is one."""

@@ -110,7 +110,7 @@ def test_real_clips_in_place_of_generated_ones_have_no_excess(finish, monkeypatc
 
 
 def test_a_given_i3d_measures_the_longer_clips(finish, inputs, i3d_path, tmp_path):
-    work = replace(QUICK, i3d_path=str(i3d_path), i3d_num_clips=20)
+    work = replace(QUICK, i3d_path=str(i3d_path), i3d_sha256=digest_of(i3d_path), i3d_num_clips=20)
     metrics = finish(work.run(tmp_path / "unit", {**inputs, "i3d": i3d_path}))[1]
     assert metrics["fvd_i3d"]["network"] == "i3d"
     assert metrics["fvd_i3d"]["checksum"] == digest_of(i3d_path)
@@ -141,5 +141,6 @@ def test_what_the_store_cannot_give_is_refused(finish, inputs, tmp_path, changes
 def test_impossible_parameters_are_refused():
     with pytest.raises(ValueError, match="num_bootstraps must be at least 2, got 1"):
         Evaluate(num_bootstraps=1)
-    with pytest.raises(ValueError, match="i3d_path must be given"):
-        Evaluate(i3d_sha256="1234")
+    for half in ({"i3d_sha256": "1234"}, {"i3d_path": "i3d.pt"}):
+        with pytest.raises(ValueError, match=r"i3d_path and i3d_sha256.* must be given together"):
+            Evaluate(**half)
