@@ -5,18 +5,16 @@
 
 import dataclasses
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.combinations import check_combinations
 from pipeline.data import SOURCES
 from pipeline.data.store import Prepare, Source
 from pipeline.diffusion.autoregress import Sampler
-from pipeline.diffusion.noise_levels import check_chunks
 from pipeline.diffusion.schedule import SCHEDULES, Schedule
-from pipeline.evaluation.evaluate import LONGER, Evaluate
+from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
-from pipeline.grid import Cell
 from pipeline.losses import LOSSES
 from pipeline.losses.loss import Loss
 from pipeline.methods import METHODS
@@ -24,84 +22,11 @@ from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.method import Method
 from pipeline.methods.self_forcing import SelfForcing
 from pipeline.models.backbone import BackboneSpec
-from pipeline.models.codec import CodecSpec, latent_shape
-from pipeline.models.denoiser import DenoiserSpec
+from pipeline.models.codec import latent_shape
+from pipeline.params import CodecParams, Params, StudentParams
 from pipeline.schema import ConfigError, Schema
-from pipeline.training.cell import TrainCell
-from pipeline.training.codec import CodecTraining, TrainCodec
-from pipeline.training.loop import TrainingSpec
 
 REGISTRIES = {Source: SOURCES, Schedule: SCHEDULES, Method: METHODS, Loss: LOSSES}
-TEACHERS = {"causal": "causal", "bidirectional": "full"}  # each teacher's attention
-
-
-@dataclass(frozen=True)
-class CodecParams:
-    """The frame autoencoder, and how it is trained."""
-
-    network: CodecSpec
-    training: CodecTraining
-
-
-@dataclass(frozen=True)
-class TeacherRun:
-    """One teacher: how it is trained, and how it samples."""
-
-    method: Method
-    loss: Loss
-    training: TrainingSpec
-    sampler: Sampler
-
-
-@dataclass(frozen=True)
-class StudentParams:
-    """The cells of one training stage: a method with several losses, and a run for each."""
-
-    method: Method
-    losses: dict[str, Loss]
-    training: dict[str, TrainingSpec]
-
-
-@dataclass(frozen=True)
-class Params:
-    """Every parameter of the pipeline."""
-
-    profile: str
-    seed: int
-    num_threads: int
-    prepare: Prepare
-    features: TrainFeatures
-    codec: CodecParams | None
-    denoiser: DenoiserSpec
-    sampler: Sampler
-    teacher: dict[str, TeacherRun]
-    distill: StudentParams
-    rollout: StudentParams
-    evaluate: Evaluate
-
-    def codec_unit(self) -> TrainCodec:
-        """The work of stage codec."""
-        codec, training = (self.codec.network, self.codec.training) if self.codec else (None, CodecTraining())
-        return TrainCodec(codec=codec, training=training, seed=self.seed, num_threads=self.num_threads)
-
-    def teacher_unit(self, attention: str) -> TrainCell:
-        """The work of stage teacher: `causal` or `bidirectional`."""
-        backbone = dataclasses.replace(self.denoiser.backbone, attention=TEACHERS[attention])
-        denoiser = dataclasses.replace(self.denoiser, backbone=backbone)
-        run = self.teacher[attention]
-        return TrainCell(run.method, run.loss, denoiser, run.training, self.seed, self.num_threads)
-
-    def student_unit(self, stage: str, loss: str) -> TrainCell:
-        """The work of stage distill or rollout, for one loss."""
-        cells: StudentParams = {"distill": self.distill, "rollout": self.rollout}[stage]
-        return TrainCell(
-            cells.method, cells.losses[loss], self.denoiser, cells.training[loss], self.seed, self.num_threads
-        )
-
-    def evaluate_unit(self, stage: str, item: str) -> Evaluate:
-        """The work of stage evaluate, for one checkpoint: teachers have samplers of their own."""
-        sampler = self.teacher[item].sampler if stage == "teacher" else self.sampler
-        return dataclasses.replace(self.evaluate, sampler=sampler)
 
 
 def load_params(path: Path) -> Params:
@@ -115,7 +40,7 @@ def load_params(path: Path) -> Params:
 
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text())
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return parse_params(raw)
 
@@ -125,7 +50,7 @@ def parse_params(raw: Any) -> Params:
     sections = {field.name: field.type for field in dataclasses.fields(Params)}
     if not isinstance(raw, dict) or set(raw) != set(sections):
         given = set(raw) if isinstance(raw, dict) else set()
-        wrong = sorted(given ^ set(sections))
+        wrong = sorted(str(name) for name in given ^ set(sections))
         raise ConfigError(f"the sections must be {', '.join(sections)}; missing or unknown: {', '.join(wrong)}")
     leaves = Schema(REGISTRIES)
     built: dict[str, Any] = {
@@ -144,7 +69,7 @@ def parse_params(raw: Any) -> Params:
     schema = Schema(
         REGISTRIES,
         {
-            TrainFeatures: {"seed": built["seed"], "num_frames": num_frames},
+            TrainFeatures: {**run, "num_frames": num_frames},
             BackboneSpec: {
                 "channels": channels,
                 "frame_size": frame_size,
@@ -166,65 +91,11 @@ def parse_params(raw: Any) -> Params:
     return params
 
 
-def check_combinations(params: Params) -> None:
-    """What no section can see by itself. Raises ConfigError."""
-    num_frames = params.prepare.num_frames
-    with_path("sampler.chunk_len", check_chunks, num_frames, params.sampler.chunk_len)
-    with_path("sampler", params.sampler.chunks, num_frames)
-    _require(
-        set(params.teacher) == set(TEACHERS),
-        f"teacher must have {' and '.join(TEACHERS)}, got {', '.join(params.teacher) or 'none'}",
-    )
-    for name, run in params.teacher.items():
-        sampler = run.sampler
-        for length in (num_frames, num_frames * params.prepare.heldout_len_factor):
-            with_path(f"teacher.{name}.sampler", sampler.chunks, length)
-        longest = max(sampler.first_chunk_len or 0, sampler.window + sampler.chunk_len)
-        if name == "bidirectional":
-            _require(
-                longest == num_frames,
-                f"teacher.{name}.sampler: window + chunk_len, and first_chunk_len, must be prepare.num_frames: "
-                f"{sampler.window} + {sampler.chunk_len}, {sampler.first_chunk_len}, and {num_frames}",
-            )
-    for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):
-        for loss in cells.losses:
-            _require(loss in cells.training, f"{stage}.training must have {loss}: it is in {stage}.losses")
-            excluded = Cell(_name_of(cells.method), loss).excluded
-            _require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
-    _require(
-        params.prepare.heldout_len_factor >= LONGER,
-        f"prepare.heldout_len_factor must be at least {LONGER}, the length over which drift is measured: "
-        f"{params.prepare.heldout_len_factor}",
-    )
-    available = params.prepare.num_test // 2
-    _require(
-        params.evaluate.num_clips <= available,
-        f"evaluate.num_clips must be at most half of prepare.num_test: {params.evaluate.num_clips} and {available}",
-    )
-
-
-def with_path(path: str, check: Any, *arguments: Any) -> None:
-    """Run a check of the library; put the dotted path before what it says."""
-    try:
-        check(*arguments)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
 def _latent_shape(codec: CodecParams | None, prepare: Prepare) -> tuple[int, int, int]:
     try:
         return latent_shape(codec.network if codec else None, prepare.source.frame_shape)
     except ValueError as error:
         raise ConfigError(f"codec.network: {error}") from error
-
-
-def _name_of(method: Method) -> str:
-    return next(name for name, kind in METHODS.items() if isinstance(method, kind))
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
 
 
 def main(arguments: list[str]) -> int:

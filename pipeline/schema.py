@@ -6,12 +6,14 @@ A field whose type is a Protocol is chosen from a registry by the key `name`; ev
 import dataclasses
 import typing
 from collections.abc import Mapping
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-STRICT = ConfigDict(strict=True)
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+FINITE = "finite_number"  # the type of the error for nan and for what is infinite
 
 
 class ConfigError(ValueError):
@@ -32,7 +34,7 @@ class Schema:
             ConfigError: an unknown or missing key, a wrong type, a value that the class refuses.
         """
         if kind in self.registries:
-            return self._choose(kind, raw, path)
+            return self._named(kind, raw, path)
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             return self._dataclass(kind, self._mapping(raw, path), path)
         if typing.get_origin(kind) in (UnionType, typing.Union):
@@ -44,24 +46,21 @@ class Schema:
         if typing.get_origin(kind) is dict:
             _, inner = typing.get_args(kind)
             entries = self._mapping(raw, path).items()
-            return {key: self._entry(inner, key, entry, f"{path}.{key}") for key, entry in entries}
+            if inner in self.registries:  # the key is the name
+                return {key: self._choose(inner, key, entry, f"{path}.{key}") for key, entry in entries}
+            return {key: self.build(inner, entry, f"{path}.{key}") for key, entry in entries}
         return self._leaf(kind, raw, path)
 
-    def _entry(self, kind: Any, key: str, raw: Any, path: str) -> Any:
-        """A value of a mapping; where its kind is chosen from a registry, the key is its name."""
-        return (
-            self._choose(kind, {"name": key, **self._mapping(raw, path)}, path)
-            if kind in self.registries
-            else (self.build(kind, raw, path))
-        )
-
-    def _choose(self, kind: Any, raw: Any, path: str) -> Any:
-        choices = self.registries[kind]
+    def _named(self, kind: Any, raw: Any, path: str) -> Any:
+        """Chosen by the key `name`."""
         fields = dict(self._mapping(raw, path))
-        name = fields.pop("name", None)
-        if name not in choices:
+        return self._choose(kind, fields.pop("name", None), fields, path)
+
+    def _choose(self, kind: Any, name: Any, raw: Any, path: str) -> Any:
+        choices = self.registries[kind]
+        if not isinstance(name, str) or name not in choices:
             raise ConfigError(f"{path}.name must be one of {', '.join(choices)}, got {name!r}")
-        return self._dataclass(choices[name], fields, path)
+        return self._dataclass(choices[name], self._mapping(raw, path), path)
 
     def _dataclass(self, kind: type, raw: Mapping[str, Any], path: str) -> Any:
         derived = self.derived.get(kind, {})
@@ -84,11 +83,22 @@ class Schema:
     def _mapping(self, raw: Any, path: str) -> Mapping[str, Any]:
         if not isinstance(raw, Mapping):
             raise ConfigError(f"{path} must be a mapping of parameters, got {raw!r}")
+        for key in raw:
+            if not isinstance(key, str):
+                raise ConfigError(f"{path} must be a mapping whose keys are words, got {key!r}")
         return raw
 
     def _leaf(self, kind: Any, raw: Any, path: str) -> Any:
         value = tuple(raw) if isinstance(raw, list) and typing.get_origin(kind) is tuple else raw
         try:
-            return TypeAdapter(kind, config=STRICT).validate_python(value)
+            return _adapter(kind).validate_python(value)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {error.errors()[0]['msg'].lower()}, got {raw!r}") from error
+            first = error.errors()[0]
+            if first["type"] == FINITE:
+                raise ConfigError(f"{path} must be finite, got {raw!r}") from error
+            raise ConfigError(f"{path}: {first['msg'].lower()}, got {raw!r}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind, config=STRICT)

@@ -1,7 +1,11 @@
 """Parameters: what is wrong is said in one line, before anything runs."""
 
+import copy
+import hashlib
+import math
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from ruamel.yaml import YAML
@@ -12,8 +16,22 @@ from pipeline.unit import PROJECT
 from pipeline.workspace import merged_params
 
 
-def raw():
+@cache
+def parsed():
     return YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
+
+
+def raw():
+    return copy.deepcopy(parsed())
+
+
+def refusal(params):
+    """What is said against these parameters, or nothing."""
+    try:
+        parse_params(params)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def changed(path, value):
@@ -24,6 +42,12 @@ def changed(path, value):
         node = node[name]
     node[last] = value
     return params
+
+
+def leaves(node, path=""):
+    if not isinstance(node, dict):
+        return [path.removeprefix(".")]
+    return [leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}")]
 
 
 def test_the_default_parameters_are_whole_and_the_units_follow_from_them():
@@ -69,7 +93,70 @@ def test_without_a_codec_the_backbone_takes_pixels():
         ),
         ("distill.losses.dmd.critic_updates", 0, r"distill.losses.dmd: critic_updates must be at least 1, got 0"),
         ("distill.losses.wgan", {}, r"distill.losses.wgan.name must be one of l2, dmd, gan, got 'wgan'"),
-        ("distill.losses.l2", {}, r"distill.training must have l2"),
+        ("distill.losses.l2", {}, r"distill.training must be exactly those of distill.losses: missing l2"),
+        ("distill.losses", {}, r"distill.losses must name at least one loss"),
+        (
+            "distill.losses.dmd.name",
+            "gan",
+            r"distill.losses.dmd.name is not a parameter; known here",
+        ),
+        ("sampler.first_chunk_len", 0, r"sampler: first_chunk_len must be at least 1, got 0"),
+        ("sampler.first_chunk_len", 2, r"sampler.first_chunk_len must be absent: under causal attention"),
+        ("sampler.chunk_len", 2, r"teacher.causal.sampler.chunk_len must be sampler.chunk_len.*: 1 and 2"),
+        (
+            "teacher.causal.sampler.first_chunk_len",
+            1,
+            r"teacher.causal.sampler.first_chunk_len must be absent: .*, got 1",
+        ),
+        (
+            "teacher.causal.method",
+            {"name": "self_forcing"},
+            r"teacher.causal.loss: l2 needs a target, and a frame that self_forcing",
+        ),
+        (
+            "teacher.bidirectional.loss",
+            {"name": "dmd"},
+            r"teacher.bidirectional.loss must be one that needs no teacher itself, got dmd",
+        ),
+        ("prepare.num_train", 2_047, r"evaluate.num_clips must be at most prepare.num_train: 2048 and 2047"),
+        (
+            "features.num_gate_clips",
+            2_049,
+            r"features.num_gate_clips must be at most half of prepare.num_test: 2049 and 2048",
+        ),
+        ("features.encoder_width", 0, r"features: encoder_width must be even and at least 2, got 0"),
+        ("features.encoder_width", 3, r"features: encoder_width must be even and at least 2, got 3"),
+        ("features.num_threads", 1, r"features.num_threads is not a parameter"),
+        (
+            "denoiser.prediction",
+            "eps",
+            r"denoiser: prediction must .* alpha\(1\).*prediction=eps, alpha\(1\)=0 of FlowMatching\(shift=2.0\)",
+        ),
+        ("denoiser.backbone.patch", 0, r"denoiser.backbone: patch must be at least 1, got 0"),
+        ("denoiser.backbone.num_heads", 0, r"denoiser.backbone: num_heads must be at least 1, got 0"),
+        ("denoiser.backbone.width", 0, r"denoiser.backbone: width must be at least 1, got 0"),
+        (
+            "distill.training.dmd.optimizer.beta1",
+            1.0,
+            r"distill.training.dmd.optimizer: beta1 must be in \[0, 1\), got 1.0",
+        ),
+        (
+            "teacher.causal.training.ema_decay",
+            math.nan,
+            r"teacher.causal.training.ema_decay must be finite, got nan",
+        ),
+        ("features.learning_rate", math.inf, r"features.learning_rate must be finite, got inf"),
+        (
+            "checkpoints.distill-wgan",
+            {"stage": "distill", "item": "wgan"},
+            r"checkpoints must be exactly both teachers and every loss .*: too much distill-wgan",
+        ),
+        (
+            "checkpoints.distill-gan",
+            {"stage": "rollout", "item": "gan"},
+            r"checkpoints.distill-gan must be the stage and the item of its name, got rollout and gan",
+        ),
+        ("evaluate.i3d_path", "absent.pt", r"evaluate: i3d_path and i3d_sha256.* must be given together"),
         ("distill.method.sampler", {}, r"distill.method.sampler is not a parameter"),
         ("sampler.shift", 0.0, r"sampler: shift must be above 0, got 0.0"),
         ("rollout.method.sampler", {}, r"rollout.method.sampler is not a parameter"),
@@ -131,6 +218,57 @@ def test_a_number_may_be_written_as_yaml_1_2_writes_it(tmp_path):
     text = (PROJECT / "params.yaml").read_text().replace("learning_rate: 4.0e-3", "learning_rate: 4e-3")
     (tmp_path / "params.yaml").write_text(text)
     assert load_params(tmp_path / "params.yaml").features.learning_rate == 4e-3
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "x", None], ids=repr)
+def test_whatever_stands_in_a_leaf_is_accepted_or_refused_in_one_line(value):
+    for path in leaves(raw()):
+        said = refusal(changed(path, value))
+        assert "\n" not in said, path
+        assert said or not isinstance(value, float) or math.isfinite(value), path
+
+
+def test_frames_that_the_clip_encoder_cannot_take_are_refused():
+    params = changed("prepare.source.frame_size", 20)
+    params["denoiser"]["backbone"]["patch"] = 5
+    with pytest.raises(ConfigError, match=r"prepare.source: frame_size must be a multiple of 8, got 20"):
+        parse_params(params)
+
+
+def test_a_loss_that_is_taken_away_must_go_from_every_stage():
+    params = raw()
+    del params["distill"]["losses"]["gan"], params["distill"]["training"]["gan"]
+    with pytest.raises(ConfigError, match=r"rollout.losses must be among distill.losses, .*: gan is not"):
+        parse_params(params)
+    del params["rollout"]["losses"]["gan"], params["rollout"]["training"]["gan"]
+    with pytest.raises(ConfigError, match=r"checkpoints must .*: too much distill-gan, rollout-gan"):
+        parse_params(params)
+    del params["checkpoints"]["distill-gan"], params["checkpoints"]["rollout-gan"]
+    assert list(parse_params(params).rollout.losses) == ["dmd"]
+
+
+def test_a_loss_that_is_added_must_be_evaluated():
+    params = changed("distill.losses.l2", {})
+    params["distill"]["training"]["l2"] = {"num_steps": 1}
+    with pytest.raises(ConfigError, match=r"checkpoints must .*: missing distill-l2"):
+        parse_params(params)
+    params["checkpoints"]["distill-l2"] = {"stage": "distill", "item": "l2"}
+    assert parse_params(params).student_unit("distill", "l2").training.num_steps == 1
+
+
+def test_a_given_i3d_is_found_from_the_project_and_compared_with_its_checksum(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digest = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes()).hexdigest()
+    given = {"num_clips": 2048, "i3d_path": "pyproject.toml", "i3d_sha256": digest}
+    assert parse_params(changed("evaluate", given)).evaluate.i3d_sha256 == digest
+    with pytest.raises(ConfigError, match=rf"evaluate.i3d_sha256 must be that of .*, {digest}, got 1234"):
+        parse_params(changed("evaluate", given | {"i3d_sha256": "1234"}))
+    with pytest.raises(ConfigError, match=r"evaluate.i3d_path must be a file, got .*absent.pt"):
+        parse_params(changed("evaluate", given | {"i3d_path": "absent.pt"}))
+
+
+def test_the_metric_networks_are_trained_with_the_threads_of_all_others():
+    assert parse_params(changed("num_threads", 7)).features.num_threads == 7
 
 
 @pytest.mark.slow

@@ -1,0 +1,139 @@
+"""What the sections of the parameters ask of each other: checked before anything runs."""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipeline.diffusion.noise_levels import check_chunks
+from pipeline.evaluation.evaluate import LONGER, Evaluate
+from pipeline.evaluation.metric_networks import clip_encoder_spec
+from pipeline.grid import Cell
+from pipeline.losses import LOSSES
+from pipeline.methods import METHODS
+from pipeline.models.digit_reader import DigitReaderSpec
+from pipeline.params import TEACHERS, Checkpoint, Params
+from pipeline.schema import ConfigError
+from pipeline.unit import PROJECT, digest_of
+
+
+def check_combinations(params: Params) -> None:
+    """What no section can see by itself. Raises ConfigError."""
+    num_frames = params.prepare.num_frames
+    with_path("sampler.chunk_len", check_chunks, num_frames, params.sampler.chunk_len)
+    with_path("sampler", params.sampler.chunks, num_frames)
+    _check_teachers(params)
+    _check_students(params)
+    _check_clips(params)
+    if params.evaluate.i3d_path is not None:
+        _check_i3d(params.evaluate)
+
+
+def _check_teachers(params: Params) -> None:
+    prepare, sampler = params.prepare, params.sampler
+    _same("teacher", params.teacher, "one for each attention", TEACHERS)
+    for name, run in params.teacher.items():
+        method, loss = _name_of(run.method, METHODS), _name_of(run.loss, LOSSES)
+        excluded = Cell(method, loss).excluded
+        _require(excluded is None, f"teacher.{name}.loss: {excluded}")
+        _require(
+            not run.loss.needs_teacher, f"teacher.{name}.loss must be one that needs no teacher itself, got {loss}"
+        )
+        for length in (prepare.num_frames, prepare.num_frames * prepare.heldout_len_factor):
+            with_path(f"teacher.{name}.sampler", run.sampler.chunks, length)
+    causal, whole = params.teacher["causal"].sampler, params.teacher["bidirectional"].sampler
+    _require(
+        causal.chunk_len == sampler.chunk_len,
+        f"teacher.causal.sampler.chunk_len must be sampler.chunk_len, the frames that see each other in training: "
+        f"{causal.chunk_len} and {sampler.chunk_len}",
+    )
+    for path, first in (("teacher.causal.sampler", causal.first_chunk_len), ("sampler", sampler.first_chunk_len)):
+        _require(
+            first is None,
+            f"{path}.first_chunk_len must be absent: under causal attention all chunks are alike, got {first}",
+        )
+    longest = max(whole.first_chunk_len or 0, whole.window + whole.chunk_len)
+    _require(
+        longest == prepare.num_frames,
+        f"teacher.bidirectional.sampler: window + chunk_len, and first_chunk_len, must be prepare.num_frames: "
+        f"{whole.window} + {whole.chunk_len}, {whole.first_chunk_len}, and {prepare.num_frames}",
+    )
+
+
+def _check_students(params: Params) -> None:
+    items = {
+        "teacher": list(TEACHERS),
+        "distill": list(params.distill.losses),
+        "rollout": list(params.rollout.losses),
+    }
+    for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):
+        _require(bool(cells.losses), f"{stage}.losses must name at least one loss")
+        for loss in cells.losses:
+            excluded = Cell(_name_of(cells.method, METHODS), loss).excluded
+            _require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
+            _require(
+                loss in params.distill.losses,
+                f"rollout.losses must be among distill.losses, whose students it starts from: {loss} is not",
+            )
+        _same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
+    wanted = {f"{stage}-{item}": Checkpoint(stage, item) for stage, names in items.items() for item in names}
+    _same("checkpoints", params.checkpoints, "both teachers and every loss of distill and rollout", wanted)
+    for name, checkpoint in params.checkpoints.items():
+        _require(
+            checkpoint == wanted[name],
+            f"checkpoints.{name} must be the stage and the item of its name, got {checkpoint.stage} and "
+            f"{checkpoint.item}",
+        )
+
+
+def _check_clips(params: Params) -> None:
+    prepare, features, num_clips = params.prepare, params.features, params.evaluate.num_clips
+    empty = np.empty((0, prepare.num_frames, *prepare.source.frame_shape), np.uint8)
+    encoder = partial(clip_encoder_spec, num_frames=prepare.num_frames, width=features.encoder_width)
+    with_path("prepare.source", encoder, empty)
+    with_path("prepare.source", DigitReaderSpec, prepare.source.frame_shape[0])
+    _require(
+        prepare.heldout_len_factor >= LONGER,
+        f"prepare.heldout_len_factor must be at least {LONGER}, the length over which drift is measured: "
+        f"{prepare.heldout_len_factor}",
+    )
+    half = prepare.num_test // 2
+    for path, count, available, of in (
+        ("evaluate.num_clips", num_clips, half, "half of prepare.num_test"),
+        ("evaluate.num_clips", num_clips, prepare.num_train, "prepare.num_train"),
+        ("features.num_gate_clips", features.num_gate_clips, half, "half of prepare.num_test"),
+    ):
+        _require(count <= available, f"{path} must be at most {of}: {count} and {available}")
+
+
+def _check_i3d(evaluate: Evaluate) -> None:
+    """The file is that of the checksum: DVC, which sees parameters alone, then notices another one."""
+    path, wanted = PROJECT / str(evaluate.i3d_path), str(evaluate.i3d_sha256)
+    _require(path.is_file(), f"evaluate.i3d_path must be a file, got {path}")
+    digest = digest_of(path)
+    _require(digest == wanted.lower(), f"evaluate.i3d_sha256 must be that of {path}, {digest}, got {wanted}")
+
+
+def with_path(path: str, check: Callable[..., Any], *arguments: Any) -> None:
+    """Run a check of the library; put the dotted path before what it says."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _name_of(value: Any, registry: Mapping[str, type]) -> str:
+    return next(name for name, kind in registry.items() if isinstance(value, kind))
+
+
+def _same(path: str, given: Collection[str], rule: str, wanted: Collection[str]) -> None:
+    """Raises ConfigError unless both have the same entries; names what is missing and what is too much."""
+    missing, extra = (", ".join(sorted(set(a) - set(b))) for a, b in ((wanted, given), (given, wanted)))
+    wrong = [f"{name} {entries}" for name, entries in (("missing", missing), ("too much", extra)) if entries]
+    _require(not wrong, f"{path} must be exactly {rule}: {'; '.join(wrong)}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
