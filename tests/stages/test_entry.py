@@ -1,7 +1,9 @@
 """What stands around every stage: errors in one line, products and records, no orphans."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from pipeline.config import load_params
@@ -83,27 +86,61 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(tmp_path, monkeyp
     assert capsys.readouterr().err == "student_loss is nan at step 3\n"
 
 
+def is_importing(process, work):
+    return any("numpy" in file.path for file in process.memory_maps())  # long before it reads its parameters
+
+
+def is_at_work(process, work):
+    return any(path.stat().st_size for path in work.rglob("out/*"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
-def test_killing_dvc_ends_the_stage(kill, tmp_path):
-    (tmp_path / "sleep.py").write_text(
-        "import os, time; from pathlib import Path; from stages.entry import end_with_parent; end_with_parent()\n"
-        "Path('pid.tmp').write_text(str(os.getpid())); Path('pid.tmp').rename('pid'); time.sleep(120)\n"
-    )
-    (tmp_path / "dvc.yaml").write_text("stages:\n  sleep:\n    cmd: python sleep.py\n")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT), "DVC_NO_ANALYTICS": "true"}
+@pytest.mark.parametrize(
+    ("kill", "moment"),
+    [(signal.SIGKILL, is_importing), (signal.SIGKILL, is_at_work), (signal.SIGTERM, is_at_work)],
+)
+def test_killing_dvc_ends_the_stage(kill, moment, tmp_path):
+    params = (PROJECT / "params.yaml").read_text()
+    many = re.sub(r"num_train: \d+", "num_train: 2000000", params)  # minutes, were it left alone
+    assert many != params
+    (tmp_path / "params.yaml").write_text(many)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: python -m stages.prepare\n")
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT),
+        "FORCING_GRID_WORK": str(tmp_path / "work"),
+        "DVC_NO_ANALYTICS": "true",
+    }
     subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=env, check=True)
     dvc = subprocess.Popen(["dvc", "repro", "-q"], cwd=tmp_path, env=env)
-    deadline = time.monotonic() + 90
-    while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child = int((tmp_path / "pid").read_text())
-    dvc.send_signal(kill)
-    dvc.wait()
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(child)
+    deadline = time.monotonic() + 60
+    child = None
+    while child is None and time.monotonic() < deadline:
+        child = stage_below(dvc.pid)
+    assert child is not None
+    while not moment(child, tmp_path / "work") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    try:
+        assert is_running(child.pid)
+        dvc.send_signal(kill)
+        dvc.wait()
+        while is_running(child.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not is_running(child.pid)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def stage_below(pid):
+    """The stage's Python among the processes that `pid` has started; None before it is there."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            if process.cmdline()[1:] == ["-m", "stages.prepare"]:
+                return process
+    time.sleep(0.005)
+    return None
 
 
 def is_running(pid):
