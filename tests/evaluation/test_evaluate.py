@@ -141,6 +141,6 @@ def test_what_the_store_cannot_give_is_refused(finish, inputs, tmp_path, changes
 def test_impossible_parameters_are_refused():
     with pytest.raises(ValueError, match="num_bootstraps must be at least 2, got 1"):
         Evaluate(num_bootstraps=1)
-    for half in ({"i3d_sha256": "1234"}, {"i3d_path": "i3d.pt"}):
+    for path, digest in ((None, "1234"), ("i3d.pt", None)):
         with pytest.raises(ValueError, match=r"i3d_path and i3d_sha256.* must be given together"):
-            Evaluate(**half)
+            Evaluate(i3d_path=path, i3d_sha256=digest)
