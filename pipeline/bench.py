@@ -4,14 +4,11 @@ Each row is the median of its repeats, after a warm-up, on the sizes of params.y
 ratios, since machines are noisy.
 """
 
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 

@@ -6,9 +6,10 @@
 import os
 import sys
 
-from pipeline.environment import end_with_parent
+from pipeline.environment import UNHURRIED, end_with_parent
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads are 10x slower beside another process
+for name, value in UNHURRIED.items():
+    os.environ.setdefault(name, value)
 
 if sys.argv[0] == "-m":  # Python is still looking for the module that it was told to run
     end_with_parent()
