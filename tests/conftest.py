@@ -1,9 +1,12 @@
 """Fixtures that every test may ask for."""
 
 import os
+
+from pipeline.environment import UNHURRIED
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+for name, value in UNHURRIED.items():
+    os.environ.setdefault(name, value)
 
 import pytest
 import torch
