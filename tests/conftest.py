@@ -1,12 +1,10 @@
 """Fixtures that every test may ask for."""
 
 import os
-
-from pipeline.environment import UNHURRIED
 from pathlib import Path
 
-for name, value in UNHURRIED.items():
-    os.environ.setdefault(name, value)
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import pytest
 import torch
