@@ -98,16 +98,20 @@ class Backbone(nn.Module):
     def chunk(
         self, x_t: Video, t: NoiseLevel, caches: list[LayerCache] | None, first_frame: int
     ) -> tuple[Video, list[LayerCache]]:
-        """One chunk, whose frames start at first_frame, in the context of cached frames.
+        """One chunk, or several in a row, whose frames start at first_frame, in the context of cached frames.
 
-        Returns its output, and the keys and values that it would add to the caches.
+        All of them see what is cached; of each other, what the mask of the spec's attention lets them see. Returns
+        their output, and the keys and values that they would add to the caches.
         """
         tokens, level = self._embed(x_t, t)
         rotation = self._rotation(first_frame, x_t.shape[1], x_t.device)
         modulation = self.modulation(level)
+        mask = self._mask(x_t.shape[1], x_t.device)
+        if mask is not None and caches:
+            mask = F.pad(mask, (caches[0].keys.shape[2], 0), value=True)
         added = []
         for index, block in enumerate(self.blocks):
-            tokens, own = block(tokens, modulation, rotation, None, caches[index] if caches else None)
+            tokens, own = block(tokens, modulation, rotation, mask, caches[index] if caches else None)
             added.append(own)
         return self._head(tokens, level, x_t.shape), added
 
@@ -128,7 +132,8 @@ class Backbone(nn.Module):
         return (frame[:, None] * rate).repeat_interleave(self.spec.tokens_per_frame, dim=0)
 
     def _mask(self, num_frames: int, device: torch.device) -> Bool[Tensor, "N N"] | None:
-        if self.spec.attention == "full":
+        """Which tokens see which; None where all see all."""
+        if self.spec.attention == "full" or num_frames <= self.spec.chunk_len:
             return None
         chunk = torch.arange(num_frames, device=device) // self.spec.chunk_len
         chunk = chunk.repeat_interleave(self.spec.tokens_per_frame)
