@@ -1,40 +1,81 @@
 """What a network's output means, and the clean frame that it implies.
 
-All follow from x_t = alpha x_0 + sigma eps at fixed x_t. Salimans & Ho, arXiv:2202.00512, appendix D.
+At fixed x_t = alpha x_0 + sigma eps every prediction is linear in the clean frame: x_0 = c_skip x_t + c_out output,
+so two functions of (alpha, sigma) are all that tells one from another. The name is EDM's, arXiv:2206.00364, eq. 7;
+the cases are those of Salimans & Ho, arXiv:2202.00512, appendix D.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.diffusion.schedule import Coefficients
+from torch import Tensor
+
+from pipeline.diffusion.log_snr import Coefficients, PerFrame
 from pipeline.interfaces import Video
 
 
-class Prediction(NamedTuple):
-    """One parameterisation: the clean frames from the output, and the output from the clean frames."""
+class Terms(NamedTuple):
+    """x_0 = c_skip x_t + c_out output."""
 
-    to_x0: Callable[[Video, Video, Coefficients], Video]  # (output, x_t, coefficients) -> x0
-    from_x0: Callable[[Video, Video, Coefficients], Video]  # (x0, x_t, coefficients) -> output
-
-
-def _eps_to_x0(eps: Video, x_t: Video, at: Coefficients) -> Video:
-    return (x_t - at.sigma * eps) / at.alpha
+    c_skip: PerFrame | float
+    c_out: PerFrame | float
 
 
-def _x0_to_eps(x0: Video, x_t: Video, at: Coefficients) -> Video:
-    return (x_t - at.alpha * x0) / at.sigma
+@dataclass(frozen=True)
+class Prediction:
+    """One parameterisation. needs_signal: its terms divide by alpha."""
+
+    terms: Callable[[Tensor, Tensor, float], Terms]  # of alpha, sigma and the standard deviation of data
+    needs_signal: bool = False
+
+    def to_x0(self, output: Video, x_t: Video, at: Coefficients, sigma_data: float = 1.0) -> Video:
+        """The clean frames that an output implies.
+
+        Raises:
+            ValueError: alpha is 0 for a prediction of noise.
+        """
+        if self.needs_signal:
+            _refuse_zero(at.alpha, "alpha", "x0 to follow from the output")
+        c_skip, c_out = self.terms(at.alpha, at.sigma, sigma_data)
+        return c_skip * x_t + c_out * output
+
+    def from_x0(self, x0: Video, x_t: Video, at: Coefficients, sigma_data: float = 1.0) -> Video:
+        """The output that these clean frames are.
+
+        Raises:
+            ValueError: sigma is 0, where every output gives the same clean frame.
+        """
+        if self.needs_signal:
+            _refuse_zero(at.alpha, "alpha", "the output to follow from x0")
+        c_skip, c_out = self.terms(at.alpha, at.sigma, sigma_data)
+        if isinstance(c_out, Tensor):
+            _refuse_zero(c_out, "sigma", "the output to follow from x0")
+        return (x0 - c_skip * x_t) / c_out
 
 
-def _velocity_to_x0(velocity: Video, x_t: Video, at: Coefficients) -> Video:
-    return (x_t - at.sigma * velocity) / (at.alpha + at.sigma)
+def _edm(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Terms:
+    squared = sigma**2 + (sigma_data * alpha) ** 2
+    return Terms(sigma_data**2 * alpha / squared, sigma * sigma_data / squared.sqrt())
 
 
-def _x0_to_velocity(x0: Video, x_t: Video, at: Coefficients) -> Video:
-    return (x_t - (at.alpha + at.sigma) * x0) / at.sigma
+def _v(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Terms:  # noqa: ARG001
+    squared = alpha**2 + sigma**2
+    return Terms(alpha / squared, -sigma / squared)
 
 
-PREDICTIONS = {
-    "x0": Prediction(lambda output, x_t, at: output, lambda x0, x_t, at: x0),  # noqa: ARG005
-    "eps": Prediction(_eps_to_x0, _x0_to_eps),
-    "flow_velocity": Prediction(_velocity_to_x0, _x0_to_velocity),  # u = eps - x_0; finite at every level
+PREDICTIONS: dict[str, Prediction] = {
+    "x0": Prediction(lambda alpha, sigma, sigma_data: Terms(0.0, 1.0)),  # noqa: ARG005
+    "eps": Prediction(lambda alpha, sigma, sigma_data: Terms(1 / alpha, -sigma / alpha), needs_signal=True),  # noqa: ARG005
+    "v": Prediction(_v),  # alpha eps - sigma x_0
+    "score": Prediction(lambda alpha, sigma, sigma_data: Terms(1 / alpha, sigma**2 / alpha), needs_signal=True),  # noqa: ARG005
+    "edm": Prediction(_edm),  # F, of unit variance for data of standard deviation sigma_data
+    "flow_velocity": Prediction(  # eps - x_0
+        lambda alpha, sigma, sigma_data: Terms(1 / (alpha + sigma), -sigma / (alpha + sigma))  # noqa: ARG005
+    ),
 }
+
+
+def _refuse_zero(coefficient: Tensor, name: str, what: str) -> None:
+    if (coefficient == 0).any():
+        raise ValueError(f"{name} must not be 0 for {what}, got a frame with {name}=0")
