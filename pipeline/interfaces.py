@@ -22,6 +22,7 @@ class Rollout:
     x0_hat: Video  # clean prediction, carries the student's gradient
     x_t: Video  # the noisy frames it was predicted from
     t: NoiseLevel  # the level that each frame was predicted from
+    counts: NoiseLevel  # how much each frame counts in a loss on data; 0 = context
     target: Video | None  # the data it should equal; None when the student runs free
     denoise: Denoise  # the student at other levels of the same frames, same context and mask
 

@@ -48,4 +48,5 @@ class SelfForcing:
             contexts = zip(chunks, made.caches, strict=True)
             return torch.cat([student.denoise_chunk(x_t[:, c], t[:, c], cache) for c, cache in contexts], dim=1)
 
-        return Rollout(x0_hat=made.x0_hat, x_t=made.x_t, t=made.t, target=None, denoise=denoise)
+        every = torch.ones_like(made.t)
+        return Rollout(made.x0_hat, made.x_t, made.t, counts=every, target=None, denoise=denoise)

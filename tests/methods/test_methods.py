@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipeline.diffusion.autoregress import Sampler
+from pipeline.diffusion.noise_levels import NOISE_LEVELS, Independent, PathUniform, Shared, TeacherForcing
 from pipeline.diffusion.schedule import FlowMatching, add_noise
 from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.self_forcing import SelfForcing
@@ -23,20 +24,58 @@ def student():
 
 def test_diffusion_forcing_denoises_its_own_noisy_frames(student, rng):
     clips = torch.randn(64, 4, 1, 4, 4, generator=rng)
-    made = DiffusionForcing(clean_probability=0.5).rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    method = DiffusionForcing(noise_levels=Independent(clean_probability=0.5))
+    made = method.rollout(student, clips, schedule=FlowMatching(), rng=rng)
     assert made.target is clips
     assert torch.equal(made.x0_hat, student(made.x_t, made.t))
     clean = made.t == 0
     assert torch.equal(made.x_t[clean], clips[clean])
+    assert torch.equal(made.counts, (~clean).float())
     implied = (made.x_t - add_noise(FlowMatching(), clips, torch.zeros_like(clips), made.t))[~clean]
     noise = implied / made.t[~clean][:, None, None, None]
     assert abs(noise.std() - 1) < 0.05
 
 
+@pytest.mark.parametrize("name", NOISE_LEVELS)
+def test_diffusion_forcing_takes_levels_and_counts_from_its_law(student, name):
+    law = PathUniform(6) if name == "path_uniform" else NOISE_LEVELS[name]()
+    clips = torch.randn(32, 4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    method = DiffusionForcing(chunk_len=2, noise_levels=law)
+    made = method.rollout(student, clips, schedule=FlowMatching(), rng=torch.Generator().manual_seed(2))
+    t, counts = law.draw(32, 4, chunk_len=2, rng=torch.Generator().manual_seed(2))
+    assert torch.equal(made.t, t)
+    assert torch.equal(made.counts, counts)
+
+
+class Squared(FlowMatching):
+    """Trains at low noise more than at high."""
+
+    def draw(self, u):
+        return u.square()
+
+
+def test_diffusion_forcing_lets_the_schedule_choose_on_the_continuum_alone(student):
+    clips = torch.randn(8, 4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+
+    def levels(law, schedule):
+        rng = torch.Generator().manual_seed(2)
+        return DiffusionForcing(noise_levels=law).rollout(student, clips, schedule=schedule, rng=rng).t
+
+    for law in (Independent(clean_probability=0.5), TeacherForcing()):
+        assert torch.equal(levels(law, Squared()), levels(law, FlowMatching()).square())
+    assert torch.equal(
+        levels(Independent(num_levels=4), Squared()), levels(Independent(num_levels=4), FlowMatching())
+    )
+
+
 def test_diffusion_forcing_of_a_student_shows_only_the_levels_that_it_samples_with(student, rng):
     clips = torch.randn(64, 4, 1, 4, 4, generator=rng)
-    made = DiffusionForcing(sampler=Sampler(num_steps=4)).rollout(student, clips, schedule=FlowMatching(), rng=rng)
-    assert set(made.t.unique().tolist()) == {0.25, 0.5, 0.75, 1.0}
+    law, sampler = Independent(clean_probability=0.5), Sampler(num_steps=4)
+    made = DiffusionForcing(noise_levels=law, sampler=sampler).rollout(
+        student, clips, schedule=FlowMatching(), rng=rng
+    )
+    assert set(made.t.unique().tolist()) == {0.0, *torch.tensor(sampler.levels(FlowMatching())).tolist()}
+    assert torch.equal(made.counts, (made.t > 0).float())
 
 
 @pytest.mark.parametrize("exit_step", ["per_clip", "per_chunk"])
@@ -44,6 +83,7 @@ def test_self_forcing_leaves_at_one_step_a_clip_or_one_a_chunk(student, exit_ste
     clips = torch.randn(64, 4, 1, 4, 4, generator=rng)
     made = SelfForcing(Sampler(), exit_step).rollout(student, clips, schedule=FlowMatching(), rng=rng)
     assert made.target is None
+    assert (made.counts == 1).all()
     levels_a_clip = [len(row.unique()) for row in made.t]
     assert max(levels_a_clip) == 1 if exit_step == "per_clip" else max(levels_a_clip) > 1
     assert set(made.t.unique().tolist()) == {0.25, 0.5, 0.75, 1.0}
@@ -85,5 +125,13 @@ def test_self_forcing_gradient_reaches_every_block_and_no_context(student, rng):
 def test_methods_refuse_impossible_parameters():
     with pytest.raises(ValueError, match="exit_step must be one of per_clip, per_chunk, got 'last'"):
         SelfForcing(exit_step="last")
-    with pytest.raises(ValueError, match=r"clean_probability must be in \[0, 1\), got 1.0"):
-        DiffusionForcing(clean_probability=1.0)
+    with pytest.raises(ValueError, match="chunk_len must be at least 1, got 0"):
+        DiffusionForcing(chunk_len=0)
+
+
+@pytest.mark.parametrize("law", [Shared(), Independent(num_levels=4)])
+def test_a_law_that_a_sampler_would_overrule_is_refused(law):
+    with pytest.raises(
+        ValueError, match="noise_levels must be independent, without num_levels, where a sampler lis"
+    ):
+        DiffusionForcing(noise_levels=law, sampler=Sampler())
