@@ -50,7 +50,7 @@ class Ends(NamedTuple):
     moves: Bool[Tensor, "B T 1 1 1"]
 
 
-def ends(schedule: Schedule, t: NoiseLevel, t_next: NoiseLevel) -> Ends:
+def ends(schedule: Schedule, t: Tensor, t_next: Tensor) -> Ends:
     """The coefficients of every frame at both ends.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from pipeline.diffusion import trajectory
 from pipeline.diffusion.prediction import PREDICTIONS
 from pipeline.diffusion.schedule import Cosine, Ddpm, EdmSampling, FlowMatching, VpLinear, add_noise
-from pipeline.diffusion.trajectory import DDIM, DDPM, PURE_NOISE, STEPS, Euler, Heun, Renoise
+from pipeline.diffusion.trajectory import DDIM, DDPM, PURE_NOISE, STEPS, Euler, Heun, Renoise, ends
 
 MEAN, VARIANCE = 0.3, 0.19
 EVERY_STEP = [Renoise(), DDPM(), DDIM(), DDIM(eta=0.5), Euler(), Heun()]
@@ -86,7 +86,7 @@ def test_on_the_straight_path_euler_is_also_eulers_step_in_t(rng):
 def test_a_step_is_the_same_in_all_families(step, rng):
     t, t_next = levels(0.99, 0.8, 0.3, 0.2, 0.6), levels(0.5, 0.7, 0.0, 0.2, 0.599)
     y = frames(rng, 5)
-    ends = []
+    found = []
     for family in FAMILIES:
         schedule = FlowMatching(shift=3.0, family=family)
         x = step(
@@ -97,10 +97,10 @@ def test_a_step_is_the_same_in_all_families(step, rng):
             gaussian_denoiser(schedule),
             rng.clone_state().manual_seed(1),
         )
-        ends.append(x / schedule.at(t_next).alpha)
-    assert torch.allclose(ends[0], ends[1], rtol=1e-9)
-    assert torch.allclose(ends[0], ends[2], rtol=1e-9)
-    assert not torch.allclose(ends[0][:, :3], y[:, :3], rtol=0.01)
+        found.append(x / schedule.at(t_next).alpha)
+    assert torch.allclose(found[0], found[1], rtol=1e-9)
+    assert torch.allclose(found[0], found[2], rtol=1e-9)
+    assert not torch.allclose(found[0][:, :3], y[:, :3], rtol=0.01)
 
 
 @pytest.mark.parametrize("step", EVERY_STEP)
@@ -157,7 +157,7 @@ def test_a_step_refuses_to_go_up_or_out_of_range(step, rng):
     with pytest.raises(ValueError, match="sigma must be finite: family=variance_exploding"):
         step(FlowMatching(family="variance_exploding"), x, levels(1.0, 0.5), levels(0.4, 0.4), denoise, rng)
     with pytest.raises(ValueError, match="t_next must have the shape of t"):
-        step(schedule, x, levels(0.5, 0.5), levels(0.4), denoise, rng)
+        ends(schedule, levels(0.5, 0.5), levels(0.4))
 
 
 def test_the_registry_names_every_step_and_eta_is_a_share():
@@ -219,16 +219,16 @@ def test_any_stochasticity_keeps_the_law_of_noised_frames_when_the_frame_is_know
 def test_the_error_of_a_solver_falls_with_its_order(step, order, family, rng):
     """On a Gaussian the path is known: the distance from the mean goes with the standard deviation of y."""
     schedule = VpLinear(family=family)
-    ends = schedule.at(torch.tensor([[0.8, 0.1]], dtype=torch.float64))
+    at = schedule.at(torch.tensor([[0.8, 0.1]], dtype=torch.float64))
     y = MEAN + torch.ones(1, 1, 1, 1, 1, dtype=torch.float64)
     exact = MEAN + torch.sqrt(
-        (VARIANCE + (ends.sigma / ends.alpha)[0, 1] ** 2) / (VARIANCE + (ends.sigma / ends.alpha)[0, 0] ** 2)
+        (VARIANCE + (at.sigma / at.alpha)[0, 1] ** 2) / (VARIANCE + (at.sigma / at.alpha)[0, 0] ** 2)
     )
     errors = []
     for num_steps in (80, 160, 320):
         ts = torch.linspace(0.8, 0.1, num_steps + 1, dtype=torch.float64)
-        x = chain(step, schedule, ends.alpha[:, :1] * y, ts, gaussian_denoiser(schedule), rng)
-        errors.append((x / ends.alpha[:, 1:] - exact).abs().item())
+        x = chain(step, schedule, at.alpha[:, :1] * y, ts, gaussian_denoiser(schedule), rng)
+        errors.append((x / at.alpha[:, 1:] - exact).abs().item())
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.05)
     assert errors[1] / errors[2] == pytest.approx(2**order, rel=0.05)
 
