@@ -77,7 +77,7 @@ class LogSnrSchedule(ABC):
     def density(self, log_snr: LogSnr) -> Tensor:
         """p(log_snr) = -dt / dlog_snr, which uniform levels give; 0 outside `range`. float64."""
         log_snr, (low, high) = log_snr.double(), self.range
-        inside = (log_snr >= low) & (log_snr <= high)
+        inside = (log_snr >= low - RANGE_TOLERANCE) & (log_snr <= high + RANGE_TOLERANCE)
         return torch.where(inside, self._density(log_snr.clamp(low, high)), 0.0)
 
     @abstractmethod
