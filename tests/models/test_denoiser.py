@@ -35,6 +35,15 @@ def test_cached_rollout_equals_one_parallel_forward_under_the_causal_mask(chunk_
             assert torch.allclose(denoiser(clip, t)[:, chunk], made.x0_hat[:, chunk], atol=2e-5)
 
 
+def test_several_chunks_in_one_cached_call_see_the_cache_and_no_later_chunk(rng):
+    denoiser = lively(dataclasses.replace(SPEC, chunk_len=2))
+    x, t = torch.randn(3, 8, 2, 4, 4, generator=rng), torch.rand(3, 8, generator=rng)
+    with torch.no_grad():
+        cache = denoiser.extend(None, x[:, :2], t[:, :2], window=8)
+        found = denoiser.denoise_chunk(x[:, 2:], t[:, 2:], cache)
+        assert torch.allclose(found, denoiser(x, t)[:, 2:], atol=2e-5)
+
+
 def test_full_attention_rolls_out_over_clean_frames_in_context(rng):
     denoiser = lively(dataclasses.replace(SPEC, attention="full"))
     sampler = Sampler(num_steps=2, first_chunk_len=4, chunk_len=2, window=2)
