@@ -11,6 +11,7 @@ import torch
 
 from pipeline.data.store import ClipStore, to_uint8
 from pipeline.diffusion.autoregress import Sampler
+from pipeline.evaluation.bits import BitsPerDimension
 from pipeline.evaluation.comparison import ClipSets, compare, compare_fvd
 from pipeline.evaluation.extractors import ByteVideo, InDomainFeatures, TorchScriptI3D, as_pixels
 from pipeline.evaluation.latency import sampling_cost
@@ -39,7 +40,8 @@ class Evaluate:
     each side. batch_size: clips made at once. num_bootstraps: resamples for the intervals. num_neighbours: k of
     precision, recall, density, coverage. num_timed: single clips that are timed. i3d_path: a TorchScript I3D, whose
     file is then the input "i3d"; i3d_sha256: what its checksum must be; i3d_num_clips: n of its distance, on the
-    longer clips.
+    longer clips. bits: how the likelihood is bounded, on the first of the held-out clips; None: it is not, as for
+    few-step students, which are no density's denoiser.
     """
 
     num_frames: int = 8
@@ -52,6 +54,7 @@ class Evaluate:
     i3d_path: str | None = None
     i3d_sha256: str | None = None
     i3d_num_clips: int = 256
+    bits: BitsPerDimension | None = None
     seed: int = 0
     num_threads: int = 1
 
@@ -64,6 +67,11 @@ class Evaluate:
         if self.i3d_num_clips > self.num_clips and self.i3d_path is not None:
             raise ValueError(
                 f"i3d_num_clips must be at most num_clips: i3d_num_clips={self.i3d_num_clips}, "
+                f"num_clips={self.num_clips}"
+            )
+        if self.bits is not None and self.bits.num_clips > self.num_clips:
+            raise ValueError(
+                f"num_clips of bits must be at most num_clips: bits.num_clips={self.bits.num_clips}, "
                 f"num_clips={self.num_clips}"
             )
         if (self.i3d_path is None) != (self.i3d_sha256 is None):
@@ -83,7 +91,8 @@ class Evaluate:
         codec = load_codec(inputs["codec"])
         student = load_student(inputs["student"], latents=digest_of(inputs["codec"] / "codec.json"))
         num_batches = -(-self.num_clips // self.batch_size)
-        num_steps, done = (1 + LONGER) * num_batches + NUM_MEASURES, 0
+        num_steps = (1 + LONGER) * num_batches + NUM_MEASURES + (self.bits is not None)
+        done = 0
         made: dict[int, ByteVideo] = {}
         for factor in (1, LONGER):
             parts: list[ByteVideo] = []
@@ -114,6 +123,11 @@ class Evaluate:
             seed=self.seed,
         ):
             metrics[name] = measured
+            done += 1
+            yield Progress(done, num_steps)
+        if self.bits is not None:
+            clips = as_pixels(held_out[: self.bits.num_clips, : self.num_frames])
+            metrics["bits_per_dim"] = self.bits.measure(student, codec, clips, seed=self.seed)
             done += 1
             yield Progress(done, num_steps)
         metrics["drift_slope"] = metrics["windows"]["slope"]

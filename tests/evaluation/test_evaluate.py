@@ -10,7 +10,9 @@ from PIL import Image
 from pipeline.data.store import to_video
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.evaluation import evaluate
+from pipeline.evaluation.bits import BitsPerDimension
 from pipeline.evaluation.evaluate import Evaluate, through_codec
+from pipeline.evaluation.sampling import load_student
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.codec import load_codec, new_codec, save_codec
 from pipeline.models.denoiser import Denoiser, DenoiserSpec, save_denoiser
@@ -120,6 +122,20 @@ def test_a_given_i3d_measures_the_longer_clips(finish, inputs, i3d_path, tmp_pat
         finish(refused.run(tmp_path / "refused", {**inputs, "i3d": i3d_path}))
 
 
+def test_bits_per_dimension_are_of_the_first_held_out_clips(finish, evaluated, inputs, store, tmp_path):
+    bits = BitsPerDimension(num_clips=16, num_levels=64)
+    reports, metrics = finish(replace(QUICK, bits=bits).run(tmp_path, inputs))
+    assert (reports[-1].step, reports[-1].num_steps) == (17, 17)
+    measured = metrics["bits_per_dim"]
+    codec = load_codec(inputs["codec"])
+    student = load_student(inputs["student"], latents=digest_of(inputs["codec"] / "codec.json"))
+    assert measured == bits.measure(student, codec, to_video(store.clips("test")[256:272, :8]), seed=0)
+    assert measured["num_dims"] == 8 * 16 * 16
+    others = evaluated[2]
+    assert "bits_per_dim" not in others
+    assert {**metrics, "sampling": 0, "bits_per_dim": 0} == {**others, "sampling": 0, "bits_per_dim": 0}
+
+
 def test_pixels_pass_the_absent_codec_unchanged(inputs, store):
     clips = torch.from_numpy(np.array(store.clips("test")[:300, :8]))
     assert torch.equal(through_codec(load_codec(inputs["codec"]), clips), clips)
@@ -141,6 +157,8 @@ def test_what_the_store_cannot_give_is_refused(finish, inputs, tmp_path, changes
 def test_impossible_parameters_are_refused():
     with pytest.raises(ValueError, match="num_bootstraps must be at least 2, got 1"):
         Evaluate(num_bootstraps=1)
+    with pytest.raises(ValueError, match=r"num_clips of bits must be .* bits.num_clips=512, num_clips=64"):
+        Evaluate(num_clips=64, bits=BitsPerDimension())
     for path, digest in ((None, "1234"), ("i3d.pt", None)):
         with pytest.raises(ValueError, match=r"i3d_path and i3d_sha256.* must be given together"):
             Evaluate(i3d_path=path, i3d_sha256=digest)
