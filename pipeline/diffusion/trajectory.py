@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Generator, Tensor
 
 from pipeline.diffusion.log_snr import Coefficients, PerFrame
-from pipeline.diffusion.schedule import Schedule, add_noise
+from pipeline.diffusion.schedule import Schedule
 from pipeline.interfaces import Denoise, NoiseLevel, Video
 from pipeline.rules import within
 from pipeline.streams import noise_like
@@ -82,9 +82,9 @@ class Renoise:
         self, schedule: Schedule, x_t: Video, t: NoiseLevel, t_next: NoiseLevel, denoise: Denoise, rng: Generator
     ) -> Video:
         """x = alpha x0_hat + sigma n at t_next, whatever x_t was."""
-        moves = ends(schedule, t, t_next).moves
+        _, (alpha, sigma), _, moves = ends(schedule, t, t_next)
         x0_hat = denoise(x_t, t)
-        return torch.where(moves, add_noise(schedule, x0_hat, _fresh_noise(x_t, t_next, rng), t_next), x_t)
+        return torch.where(moves, alpha * x0_hat + sigma * _fresh_noise(x_t, t_next, rng), x_t)
 
 
 @dataclass(frozen=True)
