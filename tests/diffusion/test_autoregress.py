@@ -55,9 +55,10 @@ def test_gradient_runs_in_one_call_a_chunk_and_never_through_the_cache(rng):
 
 
 def test_each_clip_leaves_its_path_where_it_is_told(rng):
-    _, early = roll(Sampler(num_steps=3), 1, rng, torch.zeros(3, 1, dtype=torch.long))
+    scribe, early = roll(Sampler(num_steps=3), 1, rng, torch.zeros(3, 1, dtype=torch.long))
     noise = torch.randn(3, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(early.x_t, noise)  # exit step 0: predicted from pure noise
+    assert len(scribe.calls) == 1  # nobody walks on
 
 
 def test_context_noise_is_applied_exactly(rng):
