@@ -67,14 +67,14 @@ class Sampler:
         is. With FlowMatching(shift=5) on FlowMatching(), four steps are 1, .9375, .8333 and .625 of Self-Forcing.
 
         Raises:
-            ValueError: two steps at one level, or a step at 0.
+            ValueError: two steps at one level, as float32 tells levels apart, or a step at 0.
         """
         u = torch.arange(self.num_steps, 0, -1, dtype=torch.float64) / self.num_steps
         low, high = schedule.range
         log_snr = self.schedule.log_snr(u)
         t = schedule.level(log_snr.clamp(low, high))
         levels = (*t.masked_fill(log_snr <= low, 1.0).masked_fill(log_snr >= high, 0.0).tolist(), 0.0)
-        for before, after in pairwise(levels):
+        for before, after in pairwise(torch.tensor(levels, dtype=torch.float32).tolist()):
             if after >= before:
                 raise ValueError(
                     f"the levels of a sampler must go down to above 0, got {after:.6g} after {before:.6g}: "

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.diffusion.autoregress import Sampler, generate, scheduling_matrix
-from pipeline.diffusion.schedule import Cosine, EdmSampling, FlowMatching, VpLinear, add_noise
+from pipeline.diffusion.schedule import Cosine, EdmSampling, EdmTraining, FlowMatching, VpLinear, add_noise
 from pipeline.diffusion.trajectory import DDIM, DDPM, Euler, Heun
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.denoiser import Denoiser, DenoiserSpec
@@ -125,6 +125,8 @@ def test_log_snrs_beyond_the_network_become_its_end_once():
     assert found == pytest.approx([-2.1972245773, 0.0, 2.1972245773], abs=1e-9)
     with pytest.raises(ValueError, match="must go down to above 0, got 1 after 1: num_steps=1000"):
         Sampler(num_steps=1000).levels(VpLinear())
+    with pytest.raises(ValueError, match=r"got 1 after 1: num_steps=1000 .* on EdmTraining"):  # 1 - 7e-12 and 1
+        Sampler(num_steps=1000).levels(EdmTraining())
     narrow = EdmSampling(sigma_min=0.5)
     with pytest.raises(ValueError, match="must go down to above 0, got 0 after "):
         Sampler().levels(narrow)
