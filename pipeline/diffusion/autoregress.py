@@ -70,7 +70,7 @@ class Sampler:
             ValueError: two steps at one level, as float32 tells levels apart, or a step at 0.
         """
         u = torch.arange(self.num_steps, 0, -1, dtype=torch.float64) / self.num_steps
-        low, high = schedule.range
+        low, high = schedule.native.range  # also when training draws from less of it
         log_snr = self.schedule.log_snr(u)
         t = schedule.level(log_snr.clamp(low, high))
         levels = (*t.masked_fill(log_snr <= low, 1.0).masked_fill(log_snr >= high, 0.0).tolist(), 0.0)

@@ -5,9 +5,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from pipeline.diffusion.adaptive import AdaptiveSchedule, AdaptiveSpec
 from pipeline.diffusion.autoregress import Sampler, generate, scheduling_matrix
 from pipeline.diffusion.schedule import Cosine, EdmSampling, EdmTraining, FlowMatching, VpLinear, add_noise
 from pipeline.diffusion.trajectory import DDIM, DDPM, Euler, Heun
+from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.denoiser import Denoiser, DenoiserSpec
 
@@ -116,6 +118,13 @@ def test_levels_are_where_the_network_has_the_log_snrs_of_the_sampler(network):
     levels = torch.tensor(Sampler(num_steps=10, schedule=spacing).levels(network), dtype=torch.float64)
     u = torch.arange(10, 0, -1, dtype=torch.float64) / 10
     assert torch.allclose(network.log_snr(levels), spacing.log_snr(u), atol=1e-9)
+
+
+def test_levels_do_not_change_when_training_draws_from_part_of_the_range():
+    native = FlowMatching(2.0)
+    adaptive = AdaptiveSchedule(AdaptiveSpec(), native, WEIGHTINGS["elbo"](), 1)
+    sampler = Sampler(num_steps=1000)
+    assert sampler.levels(adaptive) == sampler.levels(native)
 
 
 def test_log_snrs_beyond_the_network_become_its_end_once():
