@@ -72,7 +72,8 @@ def log_snr_levels(schedule: Schedule, num_levels: int, *, log_snr_max: float, l
     A schedule that is a table gives its nearest entries, each once, so there may be fewer levels.
 
     Raises:
-        ValueError: the schedule does not reach these log-SNRs, or fewer than 2 of its levels lie between them.
+        ValueError: the schedule does not reach these log-SNRs, or not in float32, or fewer than 2 of its levels
+            lie between them.
     """
     at_least(2, num_levels=num_levels)
     above(log_snr_min, log_snr_max=log_snr_max)
@@ -83,8 +84,11 @@ def log_snr_levels(schedule: Schedule, num_levels: int, *, log_snr_max: float, l
 def _levels(schedule: Schedule, t: Tensor) -> Levels:
     t = t.float().double()
     log_snr = schedule.log_snr(t)
-    if len(t) < 2 or not (log_snr.diff() < 0).all():
-        raise ValueError(f"log_snr must fall from each of at least 2 levels to the next, got {log_snr.tolist()}")
+    if len(t) < 2 or not (log_snr.isfinite().all() and (log_snr.diff() < 0).all()):
+        raise ValueError(
+            f"log_snr must be finite and fall from each of at least 2 levels to the next, got {len(t)} levels, "
+            f"from {log_snr.max():.4f} to {log_snr.min():.4f}, under {schedule}"
+        )
     return Levels(t, log_snr)
 
 

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.diffusion.likelihood import Bound, Chain, bits_per_dim, log_snr_levels
+from pipeline.diffusion.likelihood import Bound, Chain, Levels, bits_per_dim, log_snr_levels
 from pipeline.diffusion.reconstruction import PIXEL_BINS, Bins
+from pipeline.diffusion.schedule import Schedule
 from pipeline.interfaces import Video
 from pipeline.models.codec import FrameCodec, Latents, PixelCodec
 from pipeline.models.denoiser import Denoiser
@@ -35,7 +36,7 @@ class BitsPerDimension:
 
     num_clips: int = 512
     num_levels: int = 1024
-    num_draws: int = 4
+    num_draws: int = 6
     log_snr_max: float = 9.0
     log_snr_min: float = -8.5
     bin_width: float = 1 / 32
@@ -47,22 +48,25 @@ class BitsPerDimension:
         above(0, bin_width=self.bin_width)
         within(0, 1, open_low=True, open_high=True, pyramid_lag=self.pyramid_lag)
 
+    def levels(self, schedule: Schedule) -> Levels:
+        """Of a teacher of this schedule. Raises ValueError where the schedule does not reach the log-SNRs."""
+        ends = {"log_snr_max": self.log_snr_max, "log_snr_min": self.log_snr_min}
+        return log_snr_levels(schedule, self.num_levels, **ends)
+
     @torch.no_grad()
     def measure(self, teacher: Denoiser, codec: FrameCodec, clips: Video, *, seed: int) -> dict[str, Any]:
         """The bound for clips of pixels in [-1, 1], in bits per dimension of their latents: JSON data.
 
         Each path has its value, the standard error of that over the clips, and its three parts. spread is the
-        highest value less the lowest, 0 up to its error for a teacher that stands for one density.
+        highest value less the lowest, up to a few of its errors for a teacher that stands for one density; a causal
+        mask, which costs only where frames are noisy together, adds to it.
 
         Raises:
             ValueError: the teacher's schedule does not reach the log-SNRs.
         """
         latents, bins = binned_latents(codec, clips, self.bin_width)
-        schedule = teacher.spec.schedule
-        levels = log_snr_levels(
-            schedule, self.num_levels, log_snr_max=self.log_snr_max, log_snr_min=self.log_snr_min
-        )
-        chain = Chain(schedule, levels, levels.first_std, bins)
+        levels = self.levels(teacher.spec.schedule)
+        chain = Chain(teacher.spec.schedule, levels, levels.first_std, bins)
         num_levels, num_dims = len(levels.t), latents[0].numel()
         lags = {
             "lockstep": 0,

@@ -90,6 +90,8 @@ class Evaluate:
         reference, held_out = self._real_clips(store)
         codec = load_codec(inputs["codec"])
         student = load_student(inputs["student"], latents=digest_of(inputs["codec"] / "codec.json"))
+        if self.bits is not None:
+            self.bits.levels(student.spec.schedule)  # what it does not reach is refused before the work
         num_batches = -(-self.num_clips // self.batch_size)
         num_steps = (1 + LONGER) * num_batches + NUM_MEASURES + (self.bits is not None)
         done = 0

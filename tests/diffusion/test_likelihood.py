@@ -15,7 +15,7 @@ from pipeline.diffusion.likelihood import (
     uniform_levels,
 )
 from pipeline.diffusion.reconstruction import PIXEL_BINS, Bins
-from pipeline.diffusion.schedule import Cosine, Ddpm, EdmSampling, FlowMatching
+from pipeline.diffusion.schedule import Cosine, Ddpm, EdmSampling, FlowMatching, LogitNormal
 
 CLEAN = 1e3  # log-SNR that stands for level 0
 
@@ -126,8 +126,10 @@ def test_levels_that_a_schedule_does_not_have_are_refused():
         log_snr_levels(Cosine(), 1, log_snr_max=9.0, log_snr_min=-8.0)
     with pytest.raises(ValueError, match=r"log_snr_max must be above 3\.0, got 2\.0"):
         log_snr_levels(Cosine(), 8, log_snr_max=2.0, log_snr_min=3.0)
-    with pytest.raises(ValueError, match=r"log_snr must fall from each .* got \[1.62"):
+    with pytest.raises(ValueError, match=r"log_snr must be finite and fall .* got 1 levels, from 1\.62"):
         log_snr_levels(Ddpm(num_levels=20), 8, log_snr_max=1.5, log_snr_min=1.49)
+    with pytest.raises(ValueError, match=r"log_snr must be finite .* to -inf, under LogitNormal"):
+        log_snr_levels(LogitNormal(1.0, 0.5), 8, log_snr_max=9.0, log_snr_min=-8.5)
 
 
 def test_transition_weight_is_the_kl_of_the_two_posteriors():

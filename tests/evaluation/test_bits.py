@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.diffusion.schedule import SCHEDULES, EdmSampling
 from pipeline.evaluation.bits import BitsPerDimension, binned_latents, mean_bits
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.codec import CodecSpec, new_codec
@@ -116,6 +117,18 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(rng):
     one, again, other = (QUICK.measure(teacher, codec, clips, seed=seed) for seed in (0, 0, 1))
     assert one == again
     assert one["lockstep"]["value"] != other["lockstep"]["value"]
+
+
+def test_a_schedule_that_does_not_reach_the_log_snrs_is_refused():
+    with pytest.raises(ValueError, match=r"log_snr must be in \[-8\.7641, 12\.4292\], .* got values from -9 to 9"):
+        replace(QUICK, log_snr_min=-9.0).levels(EdmSampling())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_reaches_the_log_snrs_by_default(name):
+    log_snr = BitsPerDimension().levels(SCHEDULES[name]()).log_snr
+    assert log_snr[[0, -1]].tolist() == pytest.approx([9.0, -8.5], abs=0.25)  # a table has its nearest
+    assert len(log_snr) == 1024 if name != "ddpm" else len(log_snr) > 500
 
 
 def test_mean_bits_are_nats_over_dims_and_ln_2():
