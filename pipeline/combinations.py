@@ -5,17 +5,25 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
+from pipeline.diffusion.adaptive import AdaptiveSchedule
+from pipeline.diffusion.denoising import loss_factor
 from pipeline.diffusion.noise_levels import check_chunks
+from pipeline.diffusion.schedule import Schedule
 from pipeline.evaluation.evaluate import LONGER, Evaluate
 from pipeline.evaluation.metric_networks import clip_encoder_spec
 from pipeline.grid import Cell
 from pipeline.losses import LOSSES
+from pipeline.losses.l2 import L2
 from pipeline.methods import METHODS
+from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.models.digit_reader import DigitReaderSpec
-from pipeline.params import TEACHERS, Checkpoint, Params
+from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
 from pipeline.schema import ConfigError
 from pipeline.unit import PROJECT, digest_of
+
+MAX_FACTOR = 1e6  # of a loss on data, at the noisiest level
 
 
 def check_combinations(params: Params) -> None:
@@ -23,6 +31,7 @@ def check_combinations(params: Params) -> None:
     num_frames = params.prepare.num_frames
     with_path("sampler.chunk_len", check_chunks, num_frames, params.sampler.chunk_len)
     with_path("sampler", params.sampler.chunks, num_frames)
+    with_path("sampler", params.sampler.levels, params.denoiser.schedule)
     _check_teachers(params)
     _check_students(params)
     _check_clips(params)
@@ -37,9 +46,11 @@ def _check_teachers(params: Params) -> None:
         method, loss = _name_of(run.method, METHODS), _name_of(run.loss, LOSSES)
         excluded = Cell(method, loss).excluded
         _require(excluded is None, f"teacher.{name}.loss: {excluded}")
+        _check_levels(f"teacher.{name}", run, params.denoiser.schedule)
         _require(
             not run.loss.needs_teacher, f"teacher.{name}.loss must be one that needs no teacher itself, got {loss}"
         )
+        with_path(f"teacher.{name}.sampler", run.sampler.levels, params.denoiser.schedule)
         for length in (prepare.num_frames, prepare.num_frames * prepare.heldout_len_factor):
             with_path(f"teacher.{name}.sampler", run.sampler.chunks, length)
     causal, whole = params.teacher["causal"].sampler, params.teacher["bidirectional"].sampler
@@ -53,12 +64,40 @@ def _check_teachers(params: Params) -> None:
             first is None,
             f"{path}.first_chunk_len must be absent: under causal attention all chunks are alike, got {first}",
         )
+    _require(
+        whole.lag is None,
+        f"teacher.bidirectional.sampler.lag must be null: full attention saw whole clips alone, got {whole.lag}",
+    )
     longest = max(whole.first_chunk_len or 0, whole.window + whole.chunk_len)
     _require(
         longest == prepare.num_frames,
         f"teacher.bidirectional.sampler: window + chunk_len, and first_chunk_len, must be prepare.num_frames: "
         f"{whole.window} + {whole.chunk_len}, {whole.first_chunk_len}, and {prepare.num_frames}",
     )
+
+
+def _check_levels(path: str, run: TeacherRun, schedule: Schedule) -> None:
+    """What a teacher's law of levels, its schedule and its weighting ask of each other."""
+    adaptive, method, loss = run.training.adaptive, run.method, run.loss
+    if not (isinstance(loss, L2) and isinstance(method, DiffusionForcing)):
+        _require(adaptive is None, f"{path}.training.adaptive must be null but for diffusion_forcing with l2")
+        return
+    num_levels = method.noise_levels.num_levels
+    if adaptive is not None:
+        _require(
+            num_levels is None,
+            f"{path}.training.adaptive must be null where method.noise_levels.num_levels gives the levels, got "
+            f"num_levels={num_levels}",
+        )
+        with_path(f"{path}.training.adaptive", AdaptiveSchedule, adaptive, schedule, loss.weighting, 1)
+    if num_levels is not None:
+        largest = loss_factor(torch.ones(1, 1), schedule=schedule, weighting=loss.weighting).item()
+        _require(
+            largest <= MAX_FACTOR,
+            f"{path}.method.noise_levels.num_levels must be null where the weight at t = 1, which a grid visits, "
+            f"is above {MAX_FACTOR:g}: num_levels={num_levels}, weight {largest:.3g} of {loss.weighting} on "
+            f"{schedule}",
+        )
 
 
 def _check_students(params: Params) -> None:

@@ -12,7 +12,10 @@ from pipeline.combinations import check_combinations
 from pipeline.data import SOURCES
 from pipeline.data.store import Prepare, Source
 from pipeline.diffusion.autoregress import Sampler
+from pipeline.diffusion.noise_levels import NOISE_LEVELS, NoiseLevels
 from pipeline.diffusion.schedule import SCHEDULES, Schedule
+from pipeline.diffusion.trajectory import STEPS, Step
+from pipeline.diffusion.weighting import WEIGHTINGS, Weighting
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
 from pipeline.losses import LOSSES
@@ -26,7 +29,15 @@ from pipeline.models.codec import latent_shape
 from pipeline.params import CodecParams, Params, StudentParams
 from pipeline.schema import ConfigError, Schema
 
-REGISTRIES = {Source: SOURCES, Schedule: SCHEDULES, Method: METHODS, Loss: LOSSES}
+REGISTRIES = {
+    Source: SOURCES,
+    Schedule: SCHEDULES,
+    Step: STEPS,
+    NoiseLevels: NOISE_LEVELS,
+    Weighting: WEIGHTINGS,
+    Method: METHODS,
+    Loss: LOSSES,
+}
 
 
 def load_params(path: Path) -> Params:

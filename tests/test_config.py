@@ -87,9 +87,9 @@ def test_without_a_codec_the_backbone_takes_pixels():
             r"teacher.causal.method.name must be one of diffusion_forcing, self_forcing, got",
         ),
         (
-            "teacher.causal.method.clean_probability",
+            "teacher.causal.method.noise_levels.clean_probability",
             1.0,
-            r"teacher.causal.method: clean_probability must be in \[0, 1\), got 1.0",
+            r"teacher.causal.method.noise_levels: clean_probability must be in \[0, 1\), got 1.0",
         ),
         ("distill.losses.dmd.critic_updates", 0, r"distill.losses.dmd: critic_updates must be at least 1, got 0"),
         ("distill.losses.wgan", {}, r"distill.losses.wgan.name must be one of l2, dmd, gan, got 'wgan'"),
@@ -130,7 +130,7 @@ def test_without_a_codec_the_backbone_takes_pixels():
         (
             "denoiser.prediction",
             "eps",
-            r"denoiser: prediction must .* alpha\(1\).*prediction=eps, alpha\(1\)=0 of FlowMatching\(shift=2.0\)",
+            r"denoiser: prediction must .* alpha\(1\).*prediction=eps, alpha\(1\)=0 of FlowMatching\(.*shift=2.0\)",
         ),
         ("denoiser.backbone.patch", 0, r"denoiser.backbone: patch must be at least 1, got 0"),
         ("denoiser.backbone.num_heads", 0, r"denoiser.backbone: num_heads must be at least 1, got 0"),
@@ -158,7 +158,42 @@ def test_without_a_codec_the_backbone_takes_pixels():
         ),
         ("evaluate.i3d_path", "absent.pt", r"evaluate: i3d_path and i3d_sha256.* must be given together"),
         ("distill.method.sampler", {}, r"distill.method.sampler is not a parameter"),
-        ("sampler.shift", 0.0, r"sampler: shift must be above 0, got 0.0"),
+        ("sampler.schedule.shift", 0.0, r"sampler.schedule: shift must be above 0, got 0.0"),
+        (
+            "sampler.step.name",
+            "leap",
+            r"sampler.step.name must be one of renoise, .*, got 'leap'",
+        ),
+        (
+            "denoiser.schedule.name",
+            "linear",
+            r"denoiser.schedule.name must be one of flow_matching, .*, got",
+        ),
+        (
+            "teacher.causal.loss.weighting.name",
+            "plain",
+            r"teacher.causal.loss.weighting.name must be one of elbo, prediction_l2, .*, got 'plain'",
+        ),
+        (
+            "teacher.causal.method.noise_levels.name",
+            "steep",
+            r"teacher.causal.method.noise_levels.name must be one of shared, independent, .*, got 'steep'",
+        ),
+        (
+            "teacher.causal.method.noise_levels",
+            {"name": "path_uniform"},
+            r"teacher.causal.method.noise_levels.num_levels must be given",
+        ),
+        (
+            "distill.method.noise_levels",
+            {"name": "shared"},
+            r"distill.method: noise_levels must be independent, without num_levels, where a sampler lists",
+        ),
+        (
+            "teacher.causal.training.adaptive",
+            {"low": 5.0, "high": 1.0},
+            r"teacher.causal.training.adaptive: high must be above 5.0, got 1.0",
+        ),
         ("rollout.method.sampler", {}, r"rollout.method.sampler is not a parameter"),
         (
             "sampler.chunk_len",
@@ -177,7 +212,7 @@ def test_without_a_codec_the_backbone_takes_pixels():
         (
             "denoiser.prediction",
             "noise",
-            r"denoiser: prediction must be one of x0, eps, flow_velocity, got 'noise'",
+            r"denoiser: prediction must be one of x0, eps, v, score, edm, flow_velocity, got 'noise'",
         ),
         ("denoiser.schedule.shift", 0.0, r"denoiser.schedule: shift must be above 0, got 0.0"),
         (

@@ -1,7 +1,7 @@
 """Distribution matching distillation: the score of data against the score of the student's frames."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Generator, nn
 from pipeline.diffusion.denoising import denoising_loss
 from pipeline.diffusion.noise_levels import independent_levels, shared_levels
 from pipeline.diffusion.schedule import Schedule, add_noise
+from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
 from pipeline.rules import at_least, one_of
@@ -40,7 +41,7 @@ class Dmd:
     score_level: str = "shared"  # one level a clip, or one a frame
     level_min: float = 0.02  # of the score's noise level t, before the schedule's shift
     level_max: float = 0.98
-    weighting: str = "flow_velocity"  # of the fake score's denoising loss
+    weighting: Weighting = field(default_factory=PredictionL2)  # of the fake score's denoising loss
 
     def __post_init__(self) -> None:
         at_least(1, critic_updates=self.critic_updates)
@@ -83,7 +84,9 @@ class Dmd:
         x0 = rollout.x0_hat.detach()
         t = self.score_levels(x0, rng)
         x_t = add_noise(schedule, x0, noise_like(x0, rng), t)
-        return denoising_loss(critics.fake(x_t, t), x0, t, schedule=schedule, weighting=self.weighting)
+        return denoising_loss(
+            critics.fake(x_t, t), x0, t, schedule=schedule, weighting=self.weighting, counts=torch.ones_like(t)
+        )
 
     def score_levels(self, x0: Video, rng: Generator) -> NoiseLevel:
         """Noise levels at which both scores are asked."""

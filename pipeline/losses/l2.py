@@ -1,16 +1,17 @@
 """L2 on data: the weighted denoising loss. Minimises a forward KL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Generator, nn
 
 from pipeline.diffusion.denoising import denoising_loss
 from pipeline.diffusion.schedule import Schedule
-from pipeline.diffusion.weighting import WEIGHTINGS
+from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
-from pipeline.rules import above, one_of
+from pipeline.rules import above
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,10 @@ class L2:
     needs_teacher: ClassVar[bool] = False
     divergence: ClassVar[str] = "forward KL"
     critic_updates: ClassVar[int] = 0
-    weighting: str = "flow_velocity"
+    weighting: Weighting = field(default_factory=PredictionL2)
     first_weight: float = 1.0  # of the first frame, the only one that a causal student makes from nothing
 
     def __post_init__(self) -> None:
-        one_of(WEIGHTINGS, weighting=self.weighting)
         above(0, first_weight=self.first_weight)
 
     def critics(self, teacher: Denoiser | None) -> nn.Module:  # noqa: ARG002
@@ -43,11 +43,7 @@ class L2:
     ) -> Scalar:
         """The denoising loss of the rollout against its target."""
         assert rollout.target is not None
+        counts = torch.cat([self.first_weight * rollout.counts[:, :1], rollout.counts[:, 1:]], 1)
         return denoising_loss(
-            rollout.x0_hat,
-            rollout.target,
-            rollout.t,
-            schedule=schedule,
-            weighting=self.weighting,
-            first_weight=self.first_weight,
+            rollout.x0_hat, rollout.target, rollout.t, schedule=schedule, weighting=self.weighting, counts=counts
         )

@@ -29,6 +29,11 @@ class SelfForcing:
 
     def __post_init__(self) -> None:
         one_of(EXIT_STEPS, exit_step=self.exit_step)
+        if self.sampler.lag is not None:
+            raise ValueError(
+                f"sampler.lag must be null where a student trains on its own rollout, chunk after chunk: "
+                f"{self.sampler.lag}"
+            )
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """As many frames as the clips have, from noise; of the clips only the shape is used."""

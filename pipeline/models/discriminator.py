@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.interfaces import NoiseLevel, Video
-from pipeline.models.denoiser import Denoiser
+from pipeline.models.denoiser import Denoiser, network_input
 
 
 class Discriminator(nn.Module):
@@ -21,9 +21,10 @@ class Discriminator(nn.Module):
         self.backbone = copy.deepcopy(teacher.backbone).requires_grad_(True)
         for unused in (self.backbone.head, self.backbone.head_modulation):
             unused.requires_grad_(False)
+        self.schedule = teacher.spec.schedule
         width = teacher.spec.backbone.width
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
     def forward(self, x_t: Video, t: NoiseLevel) -> Float[Tensor, " B"]:
-        tokens, _ = self.backbone.features(x_t, t)
+        tokens, _ = self.backbone.features(*network_input(x_t, self.schedule.at(t)))
         return self.head(F.layer_norm(tokens, tokens.shape[-1:])).mean(dim=(1, 2))

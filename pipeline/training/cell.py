@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.diffusion.adaptive import AdaptiveSchedule
 from pipeline.interfaces import Progress
+from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
 from pipeline.methods.method import Method
 from pipeline.models.denoiser import Denoiser, DenoiserSpec, load_denoiser, save_denoiser
@@ -46,7 +48,7 @@ class TrainCell:
         codec = digest_of(inputs["codec"] / "codec.json")
         clips = torch.from_numpy(np.load(inputs["codec"] / "train.npy"))
         self.check_clips(clips)
-        state = self.start(inputs, codec)
+        state = self.start(inputs, codec, clips.shape[1])
         checkpoint = load_checkpoint(directory)
         if checkpoint is not None:
             state.load(checkpoint.step, checkpoint.state["flops_per_step"], checkpoint.tensors)
@@ -70,7 +72,7 @@ class TrainCell:
             if report.step % config.checkpoint_every == 0 and report.step < config.num_steps:
                 save_checkpoint(directory, report.step, state.tensors(), {"flops_per_step": state.flops_per_step})
 
-    def start(self, inputs: Mapping[str, Path], codec: str) -> TrainState:
+    def start(self, inputs: Mapping[str, Path], codec: str, num_frames: int) -> TrainState:
         """The state before the first step. Raises ValueError where an input does not fit."""
         student = Denoiser(self.denoiser)
         if "init" in inputs:
@@ -80,7 +82,19 @@ class TrainCell:
         if self.loss.needs_teacher and "teacher" not in inputs:
             raise ValueError(f"{type(self.loss).__name__} needs a teacher, and the unit has no such input")
         teacher = load_denoiser(inputs["teacher"], latents=codec) if "teacher" in inputs else None
-        return TrainState(student, self.loss.critics(teacher), self.training)
+        return TrainState(student, self.loss.critics(teacher), self.training, self.adaptive(num_frames))
+
+    def adaptive(self, num_frames: int) -> AdaptiveSchedule | None:
+        """The schedule that adapts the student's, where the cell asks for one.
+
+        Raises:
+            ValueError: the loss is not one on data, or the schedule does not reach far enough.
+        """
+        if self.training.adaptive is None:
+            return None
+        if not isinstance(self.loss, L2):
+            raise ValueError(f"training.adaptive must be null but for the loss l2, got {type(self.loss).__name__}")
+        return AdaptiveSchedule(self.training.adaptive, self.denoiser.schedule, self.loss.weighting, num_frames)
 
     def check_fit(self, origin: DenoiserSpec, path: Path) -> None:
         """Raises ValueError unless weights of `origin` mean the same in this student; attention may differ."""
@@ -92,7 +106,7 @@ class TrainCell:
                     f"backbone.{name} must be that of the student that training starts from: {mine[name]} here, "
                     f"{theirs[name]} in {path}"
                 )
-        for name in ("prediction", "schedule"):
+        for name in ("prediction", "schedule", "sigma_data"):
             here, there = getattr(self.denoiser, name), getattr(origin, name)
             if here != there:
                 raise ValueError(f"{name} must be that of the student that training starts from: {here}, {there}")

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from pipeline.diffusion.adaptive import AdaptiveSchedule, AdaptiveSpec
+from pipeline.diffusion.schedule import Schedule
 from pipeline.interfaces import Scalar, Video
 from pipeline.losses.loss import CriticLoss, Loss
 from pipeline.methods.method import Method
@@ -37,6 +39,7 @@ class TrainingSpec:
     critic_optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     report_every: int = 10  # steps that one row of the curve averages
     checkpoint_every: int = 500  # steps; a multiple of report_every
+    adaptive: AdaptiveSpec | None = None  # draw levels where the loss on data is large
 
     def __post_init__(self) -> None:
         at_least(1, num_steps=self.num_steps, batch_size=self.batch_size)
@@ -64,6 +67,7 @@ class TrainState:
     student: Denoiser
     critics: nn.Module
     config: TrainingSpec
+    adaptive: AdaptiveSchedule | None = None
     step: int = 0
     flops_per_step: int = 0  # of torch's counter, measured on the first step
 
@@ -72,6 +76,11 @@ class TrainState:
         self.optimizer = Optimizer(self.config.optimizer, self.student)
         trains_critics = any(p.requires_grad for p in self.critics.parameters())
         self.critic_optimizer = Optimizer(self.config.critic_optimizer, self.critics) if trains_critics else None
+
+    @property
+    def schedule(self) -> Schedule:
+        """Under which levels are drawn: the student's own, or the one that adapts it."""
+        return self.adaptive or self.student.spec.schedule
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold; frozen critics are built again instead."""
@@ -83,6 +92,7 @@ class TrainState:
             "critics": critics,
             "optimizer": self.optimizer.tensors(),
             "critic_optimizer": self.critic_optimizer.tensors() if self.critic_optimizer else {},
+            "adaptive": {"error": self.adaptive.error} if self.adaptive else {},
         }
         return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
@@ -99,6 +109,8 @@ class TrainState:
         self.optimizer.load(parts["optimizer"])
         if self.critic_optimizer:
             self.critic_optimizer.load(parts["critic_optimizer"])
+        if self.adaptive:
+            self.adaptive.error = parts["adaptive"]["error"]
 
 
 def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: int) -> Iterator[StepReport]:
@@ -121,7 +133,7 @@ def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: 
 
 
 def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int) -> dict[str, Tensor]:
-    config, schedule = state.config, state.student.spec.schedule
+    config, schedule = state.config, state.schedule
     metrics: dict[str, Tensor] = {}
     for k in range(loss.critic_updates):
         assert state.critic_optimizer is not None
@@ -139,6 +151,8 @@ def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int
     value = loss.student_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
     metrics["student_loss"] = value.detach()
     metrics["grad_norm"] = _update(state.optimizer, value, state, "student_loss")
+    if state.adaptive and rollout.target is not None:
+        state.adaptive.observe(rollout.t, rollout.x0_hat, rollout.target, rollout.counts)
     state.ema.update(state.student, state.step)
     return metrics
 

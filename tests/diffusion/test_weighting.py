@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.diffusion.log_snr import coefficients
-from pipeline.diffusion.schedule import Cosine, Ddpm, EdmTraining, FlowMatching, LogitNormal, VpLinear
+from pipeline.diffusion.schedule import Cosine, Ddpm, EdmTraining, FlowMatching, LogitNormal, Schedule, VpLinear
 from pipeline.diffusion.weighting import (
     P2,
     WEIGHTINGS,
@@ -105,7 +105,7 @@ TABLE = {
 }
 
 
-def weight(weighting, log_snr, native=COSINE):
+def weight(weighting, log_snr, native: Schedule = COSINE):
     return weighting.weight(torch.as_tensor(log_snr, dtype=torch.float64)[:, None], native)[:, 0]
 
 

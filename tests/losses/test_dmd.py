@@ -26,7 +26,7 @@ class GaussianDenoiser(nn.Module):
 
 def rollout_of(x0_hat):
     t = torch.ones(x0_hat.shape[:2])
-    return Rollout(x0_hat=x0_hat, x_t=x0_hat, t=t, target=None, denoise=lambda x, _: x)
+    return Rollout(x0_hat=x0_hat, x_t=x0_hat, t=t, counts=t, target=None, denoise=lambda x, _: x)
 
 
 class ExactScores(Scores):

@@ -57,7 +57,7 @@ def tiny():
 
 def rollout_of(x0_hat):
     t = torch.ones(x0_hat.shape[:2])
-    return Rollout(x0_hat=x0_hat, x_t=x0_hat, t=t, target=None, denoise=lambda x, _: x)
+    return Rollout(x0_hat=x0_hat, x_t=x0_hat, t=t, counts=t, target=None, denoise=lambda x, _: x)
 
 
 def test_the_critic_learns_to_tell_shifted_frames_from_data(rng):

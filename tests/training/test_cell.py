@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.diffusion.noise_levels import Shared
 from pipeline.models.denoiser import Denoiser, save_denoiser
 from pipeline.training.optimizer import OptimizerSpec
 from pipeline.unit import digest_of, run_unit
@@ -87,7 +88,7 @@ def test_a_finished_cell_is_returned_without_training(codec, work_root, monkeypa
         lambda cell: dataclasses.replace(cell, seed=1),
         lambda cell: dataclasses.replace(cell, num_threads=2),
         lambda cell: dataclasses.replace(cell, training=dataclasses.replace(cell.training, batch_size=9)),
-        lambda cell: dataclasses.replace(cell, method=dataclasses.replace(cell.method, clean_probability=0.25)),
+        lambda cell: dataclasses.replace(cell, method=dataclasses.replace(cell.method, noise_levels=Shared())),
     ],
 )
 def test_changed_parameters_never_meet_an_old_result(changed, codec, work_root):
