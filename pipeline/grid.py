@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.losses import LOSSES
+from pipeline.losses.loss import Loss
 from pipeline.methods import METHODS
+from pipeline.methods.method import Method
 
 PAPERS = {
     ("diffusion_forcing", "l2"): "Diffusion Forcing, arXiv:2407.01392",
@@ -20,12 +22,29 @@ class Cell(NamedTuple):
     method: str
     loss: str
 
+    @staticmethod
+    def of(method: Method, loss: Loss) -> "Cell":
+        """Where a method and a loss with their parameters stand."""
+        axes = ((method, METHODS), (loss, LOSSES))
+        return Cell(*(next(n for n, kind in axis.items() if isinstance(entry, kind)) for entry, axis in axes))
+
     @property
     def excluded(self) -> str | None:
         """Why this cell cannot be trained; None when it can."""
         if LOSSES[self.loss].needs_target and not METHODS[self.method].provides_target:
             return f"{self.loss} needs a target, and a frame that {self.method} lets run free has none"
         return None
+
+    @property
+    def likelihood_undefined(self) -> str | None:
+        """Why its student has no bound on the likelihood, whatever it started from; None when it has one."""
+        if self.excluded or LOSSES[self.loss].bounds_likelihood:
+            return self.excluded
+        return (
+            f"{self.loss} trains the frames that a few steps make, and no longer a denoiser at every level: the "
+            f"student answers a noisy frame with one of its choice, not with the mean of all that may lie beneath, "
+            f"on which the transitions of a bound rest"
+        )
 
     @property
     def divergence(self) -> str:

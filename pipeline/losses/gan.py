@@ -32,6 +32,7 @@ class Gan:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True  # the discriminator starts from its features
     divergence: ClassVar[str] = "Jensen-Shannon; non-saturating: softened reverse KL"
+    bounds_likelihood: ClassVar[bool] = False
     critic_updates: int = 1
     objective: str = "non_saturating"
     level_min: float = 0.02  # of the noise level t at which frames are judged

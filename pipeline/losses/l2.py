@@ -21,6 +21,7 @@ class L2:
     needs_target: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = False
     divergence: ClassVar[str] = "forward KL"
+    bounds_likelihood: ClassVar[bool] = True
     critic_updates: ClassVar[int] = 0
     weighting: Weighting = field(default_factory=PredictionL2)
     first_weight: float = 1.0  # of the first frame, the only one that a causal student makes from nothing

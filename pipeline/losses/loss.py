@@ -16,6 +16,7 @@ class Loss(Protocol):
     needs_target: ClassVar[bool]
     needs_teacher: ClassVar[bool]
     divergence: ClassVar[str]  # that the sources claim for it
+    bounds_likelihood: ClassVar[bool]  # what it trains is a denoiser at every level, whose bound on a clip is meant
 
     @property
     def critic_updates(self) -> int:
