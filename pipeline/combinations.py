@@ -1,6 +1,6 @@
 """What the sections of the parameters ask of each other: checked before anything runs."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,7 @@ from pipeline.diffusion.schedule import Schedule
 from pipeline.evaluation.evaluate import LONGER, Evaluate
 from pipeline.evaluation.metric_networks import clip_encoder_spec
 from pipeline.grid import Cell
-from pipeline.losses import LOSSES
 from pipeline.losses.l2 import L2
-from pipeline.methods import METHODS
 from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.models.digit_reader import DigitReaderSpec
 from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
@@ -35,6 +33,8 @@ def check_combinations(params: Params) -> None:
     _check_teachers(params)
     _check_students(params)
     _check_clips(params)
+    if params.evaluate.bits is not None:
+        with_path("evaluate.bits", params.evaluate.bits.levels, params.denoiser.schedule)
     if params.evaluate.i3d_path is not None:
         _check_i3d(params.evaluate)
 
@@ -43,12 +43,12 @@ def _check_teachers(params: Params) -> None:
     prepare, sampler = params.prepare, params.sampler
     _same("teacher", params.teacher, "one for each attention", TEACHERS)
     for name, run in params.teacher.items():
-        method, loss = _name_of(run.method, METHODS), _name_of(run.loss, LOSSES)
-        excluded = Cell(method, loss).excluded
-        _require(excluded is None, f"teacher.{name}.loss: {excluded}")
+        cell = Cell.of(run.method, run.loss)
+        _require(cell.excluded is None, f"teacher.{name}.loss: {cell.excluded}")
         _check_levels(f"teacher.{name}", run, params.denoiser.schedule)
         _require(
-            not run.loss.needs_teacher, f"teacher.{name}.loss must be one that needs no teacher itself, got {loss}"
+            not run.loss.needs_teacher,
+            f"teacher.{name}.loss must be one that needs no teacher itself, got {cell.loss}",
         )
         with_path(f"teacher.{name}.sampler", run.sampler.levels, params.denoiser.schedule)
         for length in (prepare.num_frames, prepare.num_frames * prepare.heldout_len_factor):
@@ -108,8 +108,8 @@ def _check_students(params: Params) -> None:
     }
     for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):
         _require(bool(cells.losses), f"{stage}.losses must name at least one loss")
-        for loss in cells.losses:
-            excluded = Cell(_name_of(cells.method, METHODS), loss).excluded
+        for loss, entry in cells.losses.items():
+            excluded = Cell.of(cells.method, entry).excluded
             _require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
             _require(
                 loss in params.distill.losses,
@@ -160,10 +160,6 @@ def with_path(path: str, check: Callable[..., Any], *arguments: Any) -> None:
         check(*arguments)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _name_of(value: Any, registry: Mapping[str, type]) -> str:
-    return next(name for name, kind in registry.items() if isinstance(value, kind))
 
 
 def _same(path: str, given: Collection[str], rule: str, wanted: Collection[str]) -> None:

@@ -7,6 +7,7 @@ from pipeline.data.store import Prepare
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
+from pipeline.grid import Cell
 from pipeline.losses.loss import Loss
 from pipeline.methods.method import Method
 from pipeline.models.codec import CodecSpec
@@ -91,6 +92,12 @@ class Params:
         )
 
     def evaluate_unit(self, stage: str, item: str) -> Evaluate:
-        """The work of stage evaluate, for one checkpoint: teachers have samplers of their own."""
-        sampler = self.teacher[item].sampler if stage == "teacher" else self.sampler
-        return dataclasses.replace(self.evaluate, sampler=sampler)
+        """The work of stage evaluate, for one checkpoint: teachers have samplers of their own, and likelihoods."""
+        is_teacher = stage == "teacher"
+        trained = self.teacher_unit(item) if is_teacher else self.student_unit(stage, item)
+        undefined = Cell.of(trained.method, trained.loss).likelihood_undefined
+        return dataclasses.replace(
+            self.evaluate,
+            sampler=self.teacher[item].sampler if is_teacher else self.sampler,
+            bits=None if undefined else self.evaluate.bits,
+        )

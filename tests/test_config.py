@@ -61,6 +61,17 @@ def test_the_default_parameters_are_whole_and_the_units_follow_from_them():
     assert params.evaluate_unit("rollout", "gan").sampler == params.sampler
 
 
+def test_bits_are_measured_of_the_checkpoints_that_bound_a_likelihood():
+    params = changed("distill.losses.l2", {})
+    params["distill"]["training"]["l2"] = {"num_steps": 1}
+    params["checkpoints"]["distill-l2"] = {"stage": "distill", "item": "l2"}
+    params = parse_params(params)
+    for name, checkpoint in params.checkpoints.items():
+        bits = params.evaluate_unit(checkpoint.stage, checkpoint.item).bits
+        assert bits == (params.evaluate.bits if name.startswith("teacher") or name == "distill-l2" else None), name
+    assert parse_params(changed("evaluate.bits", None)).evaluate_unit("teacher", "causal").bits is None
+
+
 @pytest.mark.parametrize("overlay", sorted((PROJECT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_profile_is_whole(overlay, tmp_path):
     text = merged_params((PROJECT / "params.yaml").read_text(), overlay.read_text(), overlay.stem)
@@ -221,6 +232,17 @@ def test_without_a_codec_the_backbone_takes_pixels():
             r"evaluate.num_clips must be at most half of prepare.num_test: 4096 and 2048",
         ),
         ("evaluate", 3, r"evaluate must be a mapping of parameters, got 3"),
+        ("evaluate.bits.num_draws", 1, r"evaluate.bits: num_draws must be at least 2, got 1"),
+        (
+            "evaluate.bits.num_clips",
+            4_096,
+            r"evaluate: num_clips of bits must be at most num_clips: bits.num_clips=4096, num_clips=2048",
+        ),
+        (
+            "evaluate.bits.log_snr_min",
+            -60.0,
+            r"evaluate.bits: log_snr must be finite and fall .* under FlowMatching\(.*shift=2.0\)",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_rule_and_value(path, value, says):
