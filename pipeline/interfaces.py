@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +10,24 @@ from torch import Tensor
 Video = Float[Tensor, "B T C H W"]  # pixels in [-1, 1], or latents standardised by channel
 NoiseLevel = Float[Tensor, "B T"]  # t of every frame, in [0, 1]; 0 = clean, 1 = noise
 Scalar = Float[Tensor, ""]
+
+
+class Network(Protocol):
+    """A denoiser or a discriminator: asked about whole clips, or about frames beside their true context."""
+
+    def __call__(self, x_t: Video, t: NoiseLevel) -> Tensor: ...
+
+    def beside(self, x_t: Video, t: NoiseLevel, context: Video) -> Tensor:
+        """About every frame of x_t by itself, in the context of the clean frames that came before it."""
+        ...
+
+
+Judge = Callable[[Network, Video, NoiseLevel], Tensor]
+
+
+def whole_clips(network: Network, x_t: Video, t: NoiseLevel) -> Tensor:
+    """Judge frames together, as the clips that they make."""
+    return network(x_t, t)
 
 
 # The narrow waist: D(x_t, t) -> x0_hat, the posterior mean of the clean frames.
@@ -25,6 +44,7 @@ class Rollout:
     counts: NoiseLevel  # how much each frame counts in a loss on data; 0 = context
     target: Video | None  # the data it should equal; None when the student runs free
     denoise: Denoise  # the student at other levels of the same frames, same context and mask
+    judge: Judge = whole_clips  # any network at noised frames of the law that this rollout draws from
 
 
 @dataclass(frozen=True)

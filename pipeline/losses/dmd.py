@@ -69,7 +69,9 @@ class Dmd:
         with torch.no_grad():
             t = self.score_levels(x0_hat, rng)
             x_t = add_noise(schedule, x0_hat, noise_like(x0_hat, rng), t)
-            gradient = dmd_gradient(critics.fake(x_t, t), critics.real(x_t, t), x0_hat)
+            gradient = dmd_gradient(
+                rollout.judge(critics.fake, x_t, t), rollout.judge(critics.real, x_t, t), x0_hat
+            )
         return pseudo_target_loss(x0_hat, gradient)
 
     def critic_loss(
@@ -86,7 +88,12 @@ class Dmd:
         t = self.score_levels(x0, rng)
         x_t = add_noise(schedule, x0, noise_like(x0, rng), t)
         return denoising_loss(
-            critics.fake(x_t, t), x0, t, schedule=schedule, weighting=self.weighting, counts=torch.ones_like(t)
+            rollout.judge(critics.fake, x_t, t),
+            x0,
+            t,
+            schedule=schedule,
+            weighting=self.weighting,
+            counts=torch.ones_like(t),
         )
 
     def score_levels(self, x0: Video, rng: Generator) -> NoiseLevel:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from pipeline.diffusion.noise_levels import shared_levels
 from pipeline.diffusion.schedule import Schedule, add_noise
-from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
+from pipeline.interfaces import Judge, NoiseLevel, Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.discriminator import Discriminator
 from pipeline.rules import above, at_least, one_of
@@ -64,7 +64,8 @@ class Gan:
     ) -> Scalar:
         """The objective on the logits of the student's frames; the gradient flows through them alone."""
         t = self.levels(rollout.x0_hat, rng)
-        logit = critics(add_noise(schedule, rollout.x0_hat, noise_like(rollout.x0_hat, rng), t), t)
+        x_t = add_noise(schedule, rollout.x0_hat, noise_like(rollout.x0_hat, rng), t)
+        logit = rollout.judge(critics, x_t, t)
         return OBJECTIVES[self.objective](logit).mean()
 
     def critic_loss(
@@ -75,18 +76,27 @@ class Gan:
         real = add_noise(schedule, clips, noise_like(clips, rng), t)
         x0 = rollout.x0_hat.detach()
         fake = add_noise(schedule, x0, noise_like(x0, rng), t)
-        real_logit, fake_logit = critics(real, t), critics(fake, t)
+        real_logit, fake_logit = (rollout.judge(critics, x_t, t) for x_t in (real, fake))
         loss = F.softplus(-real_logit).mean() + F.softplus(fake_logit).mean()
         if self.r1_weight > 0:
-            slopes = self.slope(critics, real, t, real_logit, rng) + self.slope(critics, fake, t, fake_logit, rng)
-            loss = loss + self.r1_weight * slopes
+            slopes = (
+                self.slope(rollout.judge, critics, x_t, t, logit, rng)
+                for x_t, logit in ((real, real_logit), (fake, fake_logit))
+            )
+            loss = loss + self.r1_weight * sum(slopes)
         return loss
 
     def slope(
-        self, critics: Discriminator, x_t: Video, t: NoiseLevel, logit: Float[Tensor, " B"], rng: Generator
+        self,
+        judge: Judge,
+        critics: Discriminator,
+        x_t: Video,
+        t: NoiseLevel,
+        logit: Float[Tensor, " B"],
+        rng: Generator,
     ) -> Scalar:
         """Mean squared slope of the logit, by a finite difference at the same noisy input. arXiv:2501.08316."""
-        moved = critics(x_t + self.r1_distance * noise_like(x_t, rng), t)
+        moved = judge(critics, x_t + self.r1_distance * noise_like(x_t, rng), t)
         return ((moved - logit) / self.r1_distance).square().mean()
 
     def levels(self, x0: Video, rng: Generator) -> NoiseLevel:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.diffusion.schedule import FlowMatching
-from pipeline.interfaces import Rollout
+from pipeline.interfaces import Rollout, whole_clips
 from pipeline.losses.gan import OBJECTIVES, Gan
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.denoiser import Denoiser, DenoiserSpec
@@ -97,7 +97,7 @@ def test_the_slope_is_that_of_a_linear_critic(rng):
             return 3.0 * x_t.sum(dim=(1, 2, 3, 4))
 
     x, t = torch.zeros(20_000, 1, 1, 2, 2), torch.full((20_000, 1), 0.5)
-    found = Gan().slope(Linear(), x, t, torch.zeros(20_000), rng)
+    found = Gan().slope(whole_clips, Linear(), x, t, torch.zeros(20_000), rng)
     assert found.item() == pytest.approx(9.0 * 4, rel=0.03)  # E (3 sum of 4 unit normals)^2
 
 
