@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,20 +12,11 @@ NoiseLevel = Float[Tensor, "B T"]  # t of every frame, in [0, 1]; 0 = clean, 1 =
 Scalar = Float[Tensor, ""]
 
 
-class Network(Protocol):
-    """A denoiser or a discriminator: asked about whole clips, or about frames beside their true context."""
-
-    def __call__(self, x_t: Video, t: NoiseLevel) -> Tensor: ...
-
-    def beside(self, x_t: Video, t: NoiseLevel, context: Video) -> Tensor:
-        """About every frame of x_t by itself, in the context of the clean frames that came before it."""
-        ...
+# Asks a denoiser or a discriminator about noised frames, in the context in which they are judged.
+Judge = Callable[[Any, Video, NoiseLevel], Tensor]
 
 
-Judge = Callable[[Network, Video, NoiseLevel], Tensor]
-
-
-def whole_clips(network: Network, x_t: Video, t: NoiseLevel) -> Tensor:
+def whole_clips(network: Callable[[Video, NoiseLevel], Tensor], x_t: Video, t: NoiseLevel) -> Tensor:
     """Judge frames together, as the clips that they make."""
     return network(x_t, t)
 
