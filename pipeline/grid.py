@@ -52,9 +52,19 @@ class Cell(NamedTuple):
         return LOSSES[self.loss].divergence
 
     @property
+    def derived(self) -> str:
+        """What the loss, as it is by default, minimises under the method."""
+        return derived_divergence(METHODS[self.method](), LOSSES[self.loss]())
+
+    @property
     def paper(self) -> str | None:
         """Where this cell was published."""
         return PAPERS.get((self.method, self.loss))
+
+
+def derived_divergence(method: Method, loss: Loss) -> str:
+    """What a loss minimises under a method, composed of what both say of themselves."""
+    return loss.measure.format(judged=method.judged, denoised=method.denoised)
 
 
 def cells() -> Iterator[Cell]:

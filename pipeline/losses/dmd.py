@@ -37,6 +37,7 @@ class Dmd:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     divergence: ClassVar[str] = "reverse KL, averaged over noise"
+    measure: ClassVar[str] = "reverse KL, averaged over noise, of {judged}"
     bounds_likelihood: ClassVar[bool] = False
     critic_updates: int = 5  # of the fake score for each student update, each on a fresh rollout
     score_level: str = "shared"  # one level a clip, or one a frame

@@ -19,6 +19,10 @@ OBJECTIVES = {
     "saturating": lambda logit: -F.softplus(logit),  # descends 2 JSD(p_t, q_t)
     "non_saturating": lambda logit: F.softplus(-logit),  # descends 2 KL((p_t + q_t) / 2 || q_t)
 }
+MEASURES = {
+    "saturating": "Jensen-Shannon divergence, averaged over noise, of {judged}",
+    "non_saturating": "softened reverse KL, averaged over noise, of {judged}",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Gan:
             raise ValueError(f"0 < level_min < level_max < 1 must hold, got {self.level_min} and {self.level_max}")
         at_least(0, r1_weight=self.r1_weight)
         above(0, r1_distance=self.r1_distance)
+
+    @property
+    def measure(self) -> str:
+        """The objective decides."""
+        return MEASURES[self.objective]
 
     def critics(self, teacher: Denoiser | None) -> Discriminator:
         """The discriminator, from the teacher's features."""

@@ -19,6 +19,15 @@ class Loss(Protocol):
     bounds_likelihood: ClassVar[bool]  # what it trains is a denoiser at every level, whose bound on a clip is meant
 
     @property
+    def measure(self) -> str:
+        """What it minimises, derived, as a template of one clause.
+
+        `{judged}` stands for the frames whose law it compares with data, `{denoised}` for what a denoiser of the
+        method is asked about: pipeline/methods/method.py says both. A property where a parameter decides.
+        """
+        ...
+
+    @property
     def critic_updates(self) -> int:
         """Critic updates for each student update, each on a fresh rollout."""
         ...

@@ -24,6 +24,10 @@ class DiffusionForcing:
     """
 
     provides_target: ClassVar[bool] = True
+    attention: ClassVar[str] = "causal"
+    teacher: ClassVar[str] = "bidirectional"
+    denoised: ClassVar[str] = "each frame given the noised ones before it"
+    judged: ClassVar[str] = "clips that the student restores from noised data, not of those that it samples"
     chunk_len: int = 1  # frames that share a noise level
     noise_levels: NoiseLevels = field(default_factory=Independent)
     sampler: Sampler | None = None  # None: levels of the law; else those at which this one asks a student

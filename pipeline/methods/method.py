@@ -14,5 +14,13 @@ class Method(Protocol):
     """A frozen dataclass of hyper-parameters that turns a batch of clips into a rollout of the student."""
 
     provides_target: ClassVar[bool]
+    attention: ClassVar[str]  # of its student: causal or full
+    teacher: ClassVar[str]  # which judges and starts its student: causal or bidirectional
+    denoised: ClassVar[str]  # the law that its student's denoiser is asked about
+
+    @property
+    def judged(self) -> str:
+        """The frames whose law a loss on distributions compares with data."""
+        ...
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout: ...

@@ -24,6 +24,10 @@ class SelfForcing:
     """
 
     provides_target: ClassVar[bool] = False
+    attention: ClassVar[str] = "causal"
+    teacher: ClassVar[str] = "bidirectional"
+    denoised: ClassVar[str] = "each frame given the student's own before it"
+    judged: ClassVar[str] = "clips that the student samples"
     sampler: Sampler = field(default_factory=Sampler)  # the one that evaluation samples with
     exit_step: str = "per_clip"  # one random exit step for all chunks of a clip, or one for each chunk
 
