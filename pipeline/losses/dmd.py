@@ -1,55 +1,68 @@
 """Distribution matching distillation: the score of data against the score of the student's frames."""
 
-import copy
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, nn
+from torch import Generator, Tensor
 
-from pipeline.diffusion.denoising import denoising_loss
-from pipeline.diffusion.noise_levels import independent_levels, shared_levels
+from pipeline.diffusion.log_snr import Coefficients
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
+from pipeline.losses.scores import Scores, check_score_levels, draw_score_levels, fake_score_loss
 from pipeline.models.denoiser import Denoiser
-from pipeline.rules import at_least, one_of
+from pipeline.rules import at_least, one_of, within
 from pipeline.streams import noise_like
 
 MIN_SCALE = 1e-6
-SCORE_LEVELS = {"shared": shared_levels, "independent": independent_levels}
-
-
-class Scores(nn.Module):
-    """The frozen score of data (the teacher), and the trained score of the student's frames, begun from it."""
-
-    def __init__(self, teacher: Denoiser) -> None:
-        super().__init__()
-        self.real = copy.deepcopy(teacher).eval().requires_grad_(False)
-        self.fake = copy.deepcopy(teacher).train().requires_grad_(True)
+CLIP, FRAME = (1, 2, 3, 4), (2, 3, 4)  # what a normaliser averages over
+SPACES: dict[str, Callable[[Coefficients], Tensor | float]] = {  # on a difference of clean frames
+    "x0": lambda at: 1.0,  # noqa: ARG005 - E_t (sigma / alpha)^2 KL_t
+    "score": lambda at: (at.alpha / at.sigma) ** 2,  # alpha times the difference of scores: E_t KL_t
+}
 
 
 @dataclass(frozen=True)
 class Dmd:
-    """Reverse KL between the student's frames and data, averaged over noise levels. arXiv:2311.18828, eq. 7."""
+    """Reverse KL between the student's frames and data, averaged over noise levels. arXiv:2311.18828, eq. 7.
+
+    Only the space `score` weighs all levels alike. Where the frames of a clip have levels of their own, the space
+    `x0` scales each by another number, and what it descends is no divergence.
+    """
 
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     divergence: ClassVar[str] = "reverse KL, averaged over noise"
-    measure: ClassVar[str] = "reverse KL, averaged over noise, of {judged}"
     bounds_likelihood: ClassVar[bool] = False
     critic_updates: int = 5  # of the fake score for each student update, each on a fresh rollout
     score_level: str = "shared"  # one level a clip, or one a frame
     level_min: float = 0.02  # of the score's noise level t, before the schedule's shift
     level_max: float = 0.98
     weighting: Weighting = field(default_factory=PredictionL2)  # of the fake score's denoising loss
+    space: str = "x0"  # in which the two scores are compared
+    normaliser: bool = (
+        True  # divide by the teacher's mean error, of a clip, or of a frame where each has its weight
+    )
+    entropy_weight: float = 0.0  # beta of KL + beta H: at 1 only the cross-entropy is left, and frames collapse
 
     def __post_init__(self) -> None:
         at_least(1, critic_updates=self.critic_updates)
-        one_of(SCORE_LEVELS, score_level=self.score_level)
-        if not 0 < self.level_min < self.level_max < 1:
-            raise ValueError(f"0 < level_min < level_max < 1 must hold, got {self.level_min} and {self.level_max}")
+        check_score_levels(self.score_level, self.level_min, self.level_max)
+        one_of(SPACES, space=self.space)
+        within(-math.inf, 1, open_low=True, entropy_weight=self.entropy_weight)
+
+    @property
+    def measure(self) -> str:
+        """The weight of the entropy decides."""
+        if self.entropy_weight == 0:
+            return "reverse KL, averaged over noise, of {judged}"
+        if self.entropy_weight == 1:
+            return "cross-entropy with data, averaged over noise, of {judged}"
+        return f"reverse KL and {self.entropy_weight:g} times the entropy, averaged over noise, of {{judged}}"
 
     def critics(self, teacher: Denoiser | None) -> Scores:
         """Both scores; only the fake one learns."""
@@ -65,15 +78,28 @@ class Dmd:
         schedule: Schedule,
         rng: Generator,
     ) -> Scalar:
-        """A loss whose gradient at x0_hat is dmd_gradient / numel. arXiv:2405.14867, section 3."""
+        """A loss whose gradient at x0_hat is `gradient` / numel. arXiv:2405.14867, section 3."""
         x0_hat = rollout.x0_hat
         with torch.no_grad():
             t = self.score_levels(x0_hat, rng)
             x_t = add_noise(schedule, x0_hat, noise_like(x0_hat, rng), t)
-            gradient = dmd_gradient(
-                rollout.judge(critics.fake, x_t, t), rollout.judge(critics.real, x_t, t), x0_hat
-            )
+            gradient = self.gradient(rollout, critics, x_t, t, schedule=schedule)
         return pseudo_target_loss(x0_hat, gradient)
+
+    def gradient(
+        self, rollout: Rollout, critics: Scores, x_t: Video, t: NoiseLevel, *, schedule: Schedule
+    ) -> Video:
+        """Of the divergence at the student's frames, which were noised to x_t."""
+        weight = SPACES[self.space](schedule.at(t))
+        by_frame = self.space == "score" and self.score_level == "independent"
+        normalised_over = (FRAME if by_frame else CLIP) if self.normaliser else ()
+        return weight * dmd_gradient(
+            rollout.judge(critics.fake, x_t, t),
+            rollout.judge(critics.real, x_t, t),
+            rollout.x0_hat,
+            entropy_weight=self.entropy_weight,
+            normalised_over=normalised_over,
+        )
 
     def critic_loss(
         self,
@@ -85,32 +111,36 @@ class Dmd:
         rng: Generator,
     ) -> Scalar:
         """The denoising loss of the fake score on the student's frames."""
-        x0 = rollout.x0_hat.detach()
-        t = self.score_levels(x0, rng)
-        x_t = add_noise(schedule, x0, noise_like(x0, rng), t)
-        return denoising_loss(
-            rollout.judge(critics.fake, x_t, t),
-            x0,
-            t,
-            schedule=schedule,
-            weighting=self.weighting,
-            counts=torch.ones_like(t),
-        )
+        t = self.score_levels(rollout.x0_hat, rng)
+        return fake_score_loss(rollout, critics, t, schedule=schedule, weighting=self.weighting, rng=rng)
 
     def score_levels(self, x0: Video, rng: Generator) -> NoiseLevel:
         """Noise levels at which both scores are asked."""
-        draw = SCORE_LEVELS[self.score_level]
-        return draw(*x0.shape[:2], low=self.level_min, high=self.level_max, rng=rng).to(x0)
+        return draw_score_levels(
+            x0, score_level=self.score_level, level_min=self.level_min, level_max=self.level_max, rng=rng
+        )
 
 
-def dmd_gradient(fake_x0: Video, real_x0: Video, x0_hat: Video) -> Video:
-    """Gradient of the reverse KL at the student's frames; descending it moves fake towards real.
+def dmd_gradient(
+    fake_x0: Video,
+    real_x0: Video,
+    x0_hat: Video,
+    *,
+    entropy_weight: float = 0.0,
+    normalised_over: tuple[int, ...] = CLIP,
+) -> Video:
+    """Gradient of KL + beta H at the student's frames; descending it moves fake towards real.
 
-    (fake_x0 - real_x0) / mean|x0_hat - real_x0|, the mean per clip. Dimensionless.
+    (fake_x0 - real_x0 - beta (fake_x0 - x0_hat)) / mean|x0_hat - real_x0|, the mean over the dimensions
+    `normalised_over`; none: undivided. Dimensionless where normalised. The term of beta is the fake score,
+    fake_x0 - x_t / alpha, without the noise of x_t, whose mean is 0 whatever x0_hat is.
     DMD, arXiv:2311.18828, eq. 7 (direction), eq. 8 (normaliser).
     """
-    scale = (x0_hat - real_x0).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
-    return (fake_x0 - real_x0) / scale.clamp_min(MIN_SCALE)
+    direction = fake_x0 - real_x0 - entropy_weight * (fake_x0 - x0_hat)
+    if not normalised_over:
+        return direction
+    scale = (x0_hat - real_x0).abs().mean(dim=normalised_over, keepdim=True)
+    return direction / scale.clamp_min(MIN_SCALE)
 
 
 def pseudo_target_loss(x0_hat: Video, gradient: Video) -> Scalar:

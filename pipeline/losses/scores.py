@@ -1,0 +1,85 @@
+"""The two scores that losses compare: of data, frozen, and of the student's frames, which is trained beside it."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Generator, nn
+
+from pipeline.diffusion.denoising import denoising_loss
+from pipeline.diffusion.noise_levels import independent_levels, shared_levels
+from pipeline.diffusion.schedule import Schedule, add_noise
+from pipeline.diffusion.weighting import Weighting
+from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
+from pipeline.models.denoiser import Denoiser
+from pipeline.rules import one_of
+from pipeline.streams import noise_like
+
+SCORE_LEVELS = {"shared": shared_levels, "independent": independent_levels}
+
+
+class Scores(nn.Module):
+    """The frozen score of data (the teacher), and the trained score of the student's frames, begun from it.
+
+    Both are denoisers: their prediction scales what they answer, as a learnt score needs at low noise.
+    """
+
+    def __init__(self, teacher: Denoiser) -> None:
+        super().__init__()
+        self.real = real_score(teacher)
+        self.fake = copy.deepcopy(teacher).train().requires_grad_(True)
+
+
+def real_score(teacher: Denoiser) -> Denoiser:
+    """A copy of the teacher that never learns."""
+    return copy.deepcopy(teacher).eval().requires_grad_(False)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through what the network answers meanwhile, and none reaches its parameters."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def check_score_levels(score_level: str, level_min: float, level_max: float) -> None:
+    """Raises ValueError for an unknown law, or levels at which there is no noise or no signal."""
+    one_of(SCORE_LEVELS, score_level=score_level)
+    if not 0 < level_min < level_max < 1:
+        raise ValueError(f"0 < level_min < level_max < 1 must hold, got {level_min} and {level_max}")
+
+
+def draw_score_levels(
+    x0: Video, *, score_level: str, level_min: float, level_max: float, rng: Generator
+) -> NoiseLevel:
+    """Noise levels at which scores are asked about x0."""
+    return SCORE_LEVELS[score_level](*x0.shape[:2], low=level_min, high=level_max, rng=rng).to(x0)
+
+
+def fake_score_loss(
+    rollout: Rollout,
+    critics: Scores,
+    t: NoiseLevel,
+    *,
+    schedule: Schedule,
+    weighting: Weighting,
+    rng: Generator,
+) -> Scalar:
+    """The denoising loss of the fake score on the student's frames, at levels t."""
+    x0 = rollout.x0_hat.detach()
+    x_t = add_noise(schedule, x0, noise_like(x0, rng), t)
+    return denoising_loss(
+        rollout.judge(critics.fake, x_t, t),
+        x0,
+        t,
+        schedule=schedule,
+        weighting=weighting,
+        counts=torch.ones_like(t),
+    )
