@@ -3,5 +3,6 @@
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.gan import Gan
 from pipeline.losses.l2 import L2
+from pipeline.losses.sid import Sid
 
-LOSSES = {"l2": L2, "dmd": Dmd, "gan": Gan}
+LOSSES = {"l2": L2, "dmd": Dmd, "gan": Gan, "sid": Sid}
