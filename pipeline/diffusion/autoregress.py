@@ -31,7 +31,7 @@ class CachedDenoiser(Protocol):
     def denoise_chunk(self, x_t: Video, t: NoiseLevel, cache: Cache) -> Video: ...
 
     def extend(self, cache: Cache, x: Video, t: NoiseLevel, *, window: int) -> Cache:
-        """The cache with a finished chunk added, cut to the last `window` frames; carries no gradient."""
+        """The cache with a finished chunk added, cut to the last `window` frames."""
         ...
 
 
@@ -125,6 +125,7 @@ def generate(
     sampler: Sampler,
     rng: Generator,
     exit_steps: Int[Tensor, "B K"] | None = None,
+    detach_context: bool = True,
 ) -> Generated:
     """Denoise `noise` row by row of the sampler's matrix, the chunks between their first and last step in one call.
 
@@ -132,7 +133,8 @@ def generate(
     other chunk sees. The start is sigma(first level) noise: pure noise where alpha is 0 there, else nearly.
 
     Every chunk takes its path without gradient; the last step is one call, which makes its frames with whatever
-    gradient is enabled outside. Those frames, detached, are the context of the chunks that follow.
+    gradient is enabled outside. Those frames are the context of the chunks that follow: detached and written to the
+    cache without gradient, unless detach_context is off.
 
     exit_steps: chunk k of clip b waits at the level of step exit_steps[b, k], and takes the last step from there.
 
@@ -164,12 +166,14 @@ def generate(
             caches += [cache for chunk in chunks if span.start <= chunk.start < done]
         x = torch.cat([x[:, : span.start], x_next.detach(), x[:, span.stop :]], 1)
         if span.start < done < x.shape[1]:
-            cache = _remember(student, x[:, span.start : done], cache, schedule, sampler, rng)
+            context = x_next[:, : done - span.start]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_context):
+                context = context.detach() if detach_context else context
+                cache = _remember(student, context, cache, schedule, sampler, rng)
     x0_hat, x_t, t = (torch.cat(parts, 1) for parts in zip(*made, strict=True))
     return Generated(x0_hat, x_t, t, caches)
 
 
-@torch.no_grad()
 def _remember(
     student: CachedDenoiser, x0: Video, cache: Cache, schedule: Schedule, sampler: Sampler, rng: Generator
 ) -> Cache:

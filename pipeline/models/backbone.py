@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.interfaces import NoiseLevel, Video
@@ -87,9 +87,39 @@ class Backbone(nn.Module):
 
     def features(self, x_t: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
         """Tokens after the last block (B, T*P, width), and the level embedding of every token."""
+        num_frames, device = x_t.shape[1], x_t.device
+        return self._features(x_t, t, self._rotation(0, num_frames, device), self._mask(num_frames, device))
+
+    def beside(self, x_t: Video, t: NoiseLevel, context: Video, context_t: NoiseLevel) -> Video:
+        """Every chunk as if alone after the chunks of `context` before it; see features_beside."""
+        return self._head(*self.features_beside(x_t, t, context, context_t), x_t.shape)
+
+    def features_beside(
+        self, x_t: Video, t: NoiseLevel, context: Video, context_t: NoiseLevel
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and level embeddings of x_t, as `features` gives them, from one pass over [context | x_t].
+
+        Frame f of the context sees the context up to its chunk; frame f of x_t sees the context of earlier chunks,
+        and of x_t its own chunk alone. Both are frame f to the rotary phases. ACDiT, arXiv:2412.07720, section 3.2.
+
+        Raises:
+            ValueError: attention is full, under which the context sees the frames that follow.
+        """
+        if self.spec.attention != "causal":
+            raise ValueError(
+                f"attention must be causal where noisy frames stand beside their clean context, got "
+                f"{self.spec.attention!r}"
+            )
+        num_frames, device = x_t.shape[1], x_t.device
+        both, levels = torch.cat([context, x_t], 1), torch.cat([context_t, t], 1)
+        rotation = self._rotation(0, num_frames, device).repeat(2, 1)
+        tokens, level = self._features(both, levels, rotation, self._mask_beside(num_frames, device))
+        _, tokens = tokens.chunk(2, dim=1)
+        _, level = level.chunk(2, dim=1)
+        return tokens, level
+
+    def _features(self, x_t: Video, t: NoiseLevel, rotation: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         tokens, level = self._embed(x_t, t)
-        rotation = self._rotation(0, x_t.shape[1], x_t.device)
-        mask = self._mask(x_t.shape[1], x_t.device)
         modulation = self.modulation(level)
         for block in self.blocks:
             tokens, _ = block(tokens, modulation, rotation, mask, None)
@@ -135,9 +165,20 @@ class Backbone(nn.Module):
         """Which tokens see which; None where all see all."""
         if self.spec.attention == "full" or num_frames <= self.spec.chunk_len:
             return None
-        chunk = torch.arange(num_frames, device=device) // self.spec.chunk_len
-        chunk = chunk.repeat_interleave(self.spec.tokens_per_frame)
+        chunk = self._chunk_of_tokens(num_frames, device)
         return chunk[:, None] >= chunk[None, :]
+
+    def _mask_beside(self, num_frames: int, device: torch.device) -> Bool[Tensor, "N N"]:
+        """Which tokens of [context | noisy frames] see which: columns are what is seen."""
+        chunk = self._chunk_of_tokens(num_frames, device)
+        here, there = chunk[:, None], chunk[None, :]
+        of_context = torch.cat([here >= there, torch.zeros_like(here >= there)], 1)
+        of_noisy = torch.cat([here > there, here == there], 1)
+        return torch.cat([of_context, of_noisy], 0)
+
+    def _chunk_of_tokens(self, num_frames: int, device: torch.device) -> Int[Tensor, " N"]:
+        chunk = torch.arange(num_frames, device=device) // self.spec.chunk_len
+        return chunk.repeat_interleave(self.spec.tokens_per_frame)
 
 
 class Block(nn.Module):

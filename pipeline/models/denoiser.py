@@ -73,6 +73,16 @@ class Denoiser(nn.Module):
         at = self.spec.schedule.at(t)
         return self._to_x0(self.backbone(*network_input(x_t, at)), x_t, at)
 
+    def beside(self, x_t: Video, t: NoiseLevel, context: Video) -> Video:
+        """All frames in parallel, every chunk as if alone after the clean frames `context` of the chunks before it.
+
+        Raises:
+            ValueError: attention is full.
+        """
+        at = self.spec.schedule.at(t)
+        clean = network_input(context, self.spec.schedule.at(torch.zeros_like(t)))
+        return self._to_x0(self.backbone.beside(*network_input(x_t, at), *clean), x_t, at)
+
     def denoise_chunk(self, x_t: Video, t: NoiseLevel, cache: Context | None) -> Video:
         """One chunk in the context of the cached frames; the cache is not changed."""
         if self.spec.backbone.attention == "causal":
@@ -83,7 +93,6 @@ class Denoiser(nn.Module):
             return self(x_t, t)
         return self(*cache.followed_by(x_t, t))[:, -x_t.shape[1] :]
 
-    @torch.no_grad()
     def extend(self, cache: Context | None, x: Video, t: NoiseLevel, *, window: int) -> Context:
         """The context with a chunk added, at most `window` frames long. One call of the backbone if causal."""
         num_frames = (cache.num_frames if cache else 0) + x.shape[1]

@@ -2,10 +2,12 @@
 
 import copy
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.diffusion.noise_levels import count_chunks
 from pipeline.interfaces import NoiseLevel, Video
 from pipeline.models.denoiser import Denoiser, network_input
 
@@ -16,9 +18,9 @@ class Discriminator(nn.Module):
     Tokens of all frames are averaged after the head, so that every frame pulls at the logit.
     """
 
-    def __init__(self, teacher: Denoiser) -> None:
+    def __init__(self, teacher: Denoiser, *, trains_features: bool = True) -> None:
         super().__init__()
-        self.backbone = copy.deepcopy(teacher.backbone).requires_grad_(True)
+        self.backbone = copy.deepcopy(teacher.backbone).requires_grad_(trains_features)
         for unused in (self.backbone.head, self.backbone.head_modulation):
             unused.requires_grad_(False)
         self.schedule = teacher.spec.schedule
@@ -27,4 +29,22 @@ class Discriminator(nn.Module):
 
     def forward(self, x_t: Video, t: NoiseLevel) -> Float[Tensor, " B"]:
         tokens, _ = self.backbone.features(*network_input(x_t, self.schedule.at(t)))
-        return self.head(F.layer_norm(tokens, tokens.shape[-1:])).mean(dim=(1, 2))
+        return self._logits(tokens).mean(dim=1)
+
+    def beside(self, x_t: Video, t: NoiseLevel, context: Video) -> Float[Tensor, "B K"]:
+        """A logit for each of the K chunks of x_t after the clean frames `context` of the chunks before it.
+
+        Each judges a sample of its own, (context, chunk), whose log density ratio it tends to: an objective takes
+        them one by one, and the mean comes after it.
+
+        Raises:
+            ValueError: attention is full, or the clips are not whole chunks.
+        """
+        chunk_len = self.backbone.spec.chunk_len
+        num_chunks = count_chunks(x_t.shape[1], chunk_len)
+        clean = network_input(context, self.schedule.at(torch.zeros_like(t)))
+        tokens, _ = self.backbone.features_beside(*network_input(x_t, self.schedule.at(t)), *clean)
+        return self._logits(tokens).unflatten(1, (num_chunks, -1)).mean(dim=2)
+
+    def _logits(self, tokens: Tensor) -> Float[Tensor, "B N"]:
+        return self.head(F.layer_norm(tokens, tokens.shape[-1:])).squeeze(-1)
