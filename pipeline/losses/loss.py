@@ -40,6 +40,15 @@ class Loss(Protocol):
 
 
 @runtime_checkable
+class StagedLoss(Loss, Protocol):
+    """A loss that changes in the course of a run."""
+
+    def at_progress(self, progress: float) -> Loss:
+        """The loss as it is after this share of the run, in [0, 1)."""
+        ...
+
+
+@runtime_checkable
 class CriticLoss(Loss, Protocol):
     """A loss with networks of its own to train."""
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from pipeline.diffusion.adaptive import AdaptiveSchedule, AdaptiveSpec
 from pipeline.diffusion.schedule import Schedule
 from pipeline.interfaces import Scalar, Video
-from pipeline.losses.loss import CriticLoss, Loss
+from pipeline.losses.loss import CriticLoss, Loss, StagedLoss
 from pipeline.methods.method import Method
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.ema import Ema
@@ -135,6 +135,8 @@ def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: 
 def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int) -> dict[str, Tensor]:
     config, schedule = state.config, state.schedule
     metrics: dict[str, Tensor] = {}
+    if isinstance(loss, StagedLoss):
+        loss = loss.at_progress(state.step / config.num_steps)
     for k in range(loss.critic_updates):
         assert state.critic_optimizer is not None
         assert isinstance(loss, CriticLoss)
