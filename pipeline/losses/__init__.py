@@ -1,8 +1,17 @@
 """Axis 2: what pulls the student's frames towards the data."""
 
+from pipeline.losses.consistency_distillation import ConsistencyDistillation
+from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.gan import Gan
 from pipeline.losses.l2 import L2
 from pipeline.losses.sid import Sid
 
-LOSSES = {"l2": L2, "dmd": Dmd, "gan": Gan, "sid": Sid}
+LOSSES = {
+    "l2": L2,
+    "dmd": Dmd,
+    "gan": Gan,
+    "sid": Sid,
+    "consistency_distillation": ConsistencyDistillation,
+    "consistency_training": ConsistencyTraining,
+}

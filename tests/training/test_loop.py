@@ -37,6 +37,20 @@ def test_critic_updates_each_see_a_fresh_rollout_then_the_student_moves(rng, mon
     assert [grad for _, _, grad in seen] == ([False] * 5 + [True]) * 2
 
 
+def test_a_loss_with_a_curriculum_is_told_how_far_the_run_is(rng, monkeypatch):
+    cell, state = start(loss="consistency_training")
+    seen, original = [], type(cell.loss).student_loss
+
+    def spy(self, *args, **kwargs):
+        seen.append(self.grid.num_levels)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(cell.loss), "student_loss", spy)
+    clips = torch.randn(16, 4, 2, 2, 2, generator=rng)
+    list(train(state, clips, method=cell.method, loss=cell.loss, seed=0))
+    assert seen == [cell.loss.grid.at_progress(share).num_levels for share in (0.0, 0.5)] == [11, 41]
+
+
 def test_a_step_moves_student_and_fake_score_and_never_the_teacher(rng):
     cell, state = start("self_forcing")
     clips = torch.randn(16, 4, 2, 2, 2, generator=rng)
