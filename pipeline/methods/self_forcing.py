@@ -20,16 +20,18 @@ EXIT_STEPS = ("per_clip", "per_chunk")
 class SelfForcing:
     """Frames from the student's own few-step chain over its own cached context. arXiv:2506.08009, algorithm 1.
 
-    The gradient enters at one random step of the chain and never through the cache.
+    The gradient enters at one random step of the chain. As published it never flows through the cache: a student
+    then does not see how a frame changes those after it, and settles elsewhere than at the optimum of its loss,
+    where frames share parameters.
     """
 
     provides_target: ClassVar[bool] = False
     attention: ClassVar[str] = "causal"
     teacher: ClassVar[str] = "bidirectional"
     denoised: ClassVar[str] = "each frame given the student's own before it"
-    judged: ClassVar[str] = "clips that the student samples"
     sampler: Sampler = field(default_factory=Sampler)  # the one that evaluation samples with
     exit_step: str = "per_clip"  # one random exit step for all chunks of a clip, or one for each chunk
+    detach_context: bool = True  # off: the gradient flows through the cache, at the memory of the whole rollout
 
     def __post_init__(self) -> None:
         one_of(EXIT_STEPS, exit_step=self.exit_step)
@@ -38,6 +40,12 @@ class SelfForcing:
                 f"sampler.lag must be null where a student trains on its own rollout, chunk after chunk: "
                 f"{self.sampler.lag}"
             )
+
+    @property
+    def judged(self) -> str:
+        """Detached, it is no gradient of a divergence."""
+        bias = ", by a gradient that leaves out the context: a fixed point beside the optimum"
+        return f"clips that the student samples{bias if self.detach_context else ''}"
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """As many frames as the clips have, from noise; of the clips only the shape is used."""
@@ -51,6 +59,7 @@ class SelfForcing:
             sampler=self.sampler,
             rng=rng,
             exit_steps=exit_steps.expand(-1, len(chunks)).to(clips.device),
+            detach_context=self.detach_context,
         )
 
         def denoise(x_t: Video, t: NoiseLevel) -> Video:
