@@ -1,5 +1,6 @@
 """Axis 2: what pulls the student's frames towards the data."""
 
+from pipeline.losses.add import Add
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.dmd import Dmd
@@ -12,6 +13,7 @@ LOSSES = {
     "dmd": Dmd,
     "gan": Gan,
     "sid": Sid,
+    "add": Add,
     "consistency_distillation": ConsistencyDistillation,
     "consistency_training": ConsistencyTraining,
 }
