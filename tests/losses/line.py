@@ -57,7 +57,7 @@ class Exact(nn.Module):
         self.law = law
 
     def forward(self, x_t, t):
-        alpha, sigma = (c.reshape(-1, 1) for c in SCHEDULE.at(t))
+        alpha, sigma = (c.expand_as(x_t).reshape(-1, 1) for c in SCHEDULE.at(t))
         z = x_t.reshape(-1)
         score = self.law.noised(alpha, sigma).score(z)
         return ((z + sigma[:, 0] ** 2 * score) / alpha[:, 0]).reshape(x_t.shape)
@@ -71,10 +71,9 @@ class ExactLogit(nn.Module):
         self.real, self.fake = real, fake
 
     def forward(self, x_t, t):
-        alpha, sigma = (c.reshape(-1, 1) for c in SCHEDULE.at(t))
-        return self.real.noised(alpha, sigma).log_density(x_t.reshape(-1)) - self.fake.noised(
-            alpha, sigma
-        ).log_density(x_t.reshape(-1))
+        alpha, sigma = (c.reshape(-1, 1) for c in SCHEDULE.at(t))  # clips of one value
+        real, fake = (law.noised(alpha, sigma).log_density(x_t.reshape(-1)) for law in (self.real, self.fake))
+        return real - fake
 
 
 class ExactScores(Scores):

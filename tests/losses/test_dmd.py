@@ -1,14 +1,29 @@
-"""DMD: its gradient, exactly; with exact scores of Gaussians, the analytic one."""
+"""DMD: its gradient, exactly; with exact scores, the divergence it descends and where a student comes to rest."""
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline.diffusion.schedule import FlowMatching
-from pipeline.interfaces import Rollout
-from pipeline.losses.dmd import Dmd, Scores, dmd_gradient, pseudo_target_loss
-from pipeline.models.backbone import BackboneSpec
-from pipeline.models.denoiser import Denoiser, DenoiserSpec
+from pipeline.losses.add import Add, AddCritics
+from pipeline.losses.dmd import Dmd, dmd_gradient, pseudo_target_loss
+from tests.closed_forms import SKEWED, cross_entropy, flow, gaussian, gradient, noise_average
+from tests.losses.line import MEAN, SCHEDULE, STD, Exact, ExactScores, Nodes, fixed_point, rollout_of
+from tests.losses.reach import reached
+
+NODES = Nodes()
+PEER_NORMALISED = [  # of Self-Forcing's model/dmd.py with guidance, two clips of three frames
+    [0.00249440153, -0.259095073, -0.56030792, -0.424144655, -0.481240302, -0.801479042],
+    [-0.585778713, -0.0277476627, -0.0985980332, -0.572894752, -0.587068856, -0.43224889],
+    [-0.788418591, -0.808627605, -0.18010956, 0.0239366014, -0.584481478, -0.887186527],
+    [-0.591015041, -0.594355762, -0.785015285, -0.372713864, 0.0543964095, -0.401748866],
+]
+PEER_RAW = [
+    [0.00126492977, -0.131389052, -0.284136355, -0.215086937, -0.244040564, -0.406436026],
+    [-0.297052771, -0.0140710473, -0.0499998033, -0.290519238, -0.297707021, -0.219196647],
+    [-0.330859751, -0.339340478, -0.0755829513, 0.010044992, -0.245277584, -0.372307718],
+    [-0.248019382, -0.249421313, -0.329431564, -0.156409323, 0.0228274465, -0.168593854],
+]
 
 
 class GaussianDenoiser(nn.Module):
@@ -22,19 +37,6 @@ class GaussianDenoiser(nn.Module):
         alpha, sigma = FlowMatching().at(t)
         gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
         return self.mean + gain * (x_t - alpha * self.mean)
-
-
-def rollout_of(x0_hat):
-    t = torch.ones(x0_hat.shape[:2])
-    return Rollout(x0_hat=x0_hat, x_t=x0_hat, t=t, counts=t, target=None, denoise=lambda x, _: x)
-
-
-class ExactScores(Scores):
-    """Both scores in closed form."""
-
-    def __init__(self, fake, real):
-        nn.Module.__init__(self)
-        self.fake, self.real = fake, real
 
 
 def test_the_pseudo_target_gives_its_gradient_exactly(rng):
@@ -78,20 +80,157 @@ def test_with_exact_scores_of_gaussians_the_gradient_is_the_analytic_one():
     assert found.sum().item() == pytest.approx((shift / scale).item(), rel=0.02)
 
 
-def test_gradient_reaches_the_student_alone_and_the_critic_alone(rng):
-    spec = BackboneSpec(channels=1, frame_size=4, patch=4, width=16, depth=1, num_heads=2)
-    teacher = Denoiser(DenoiserSpec(spec))
-    critics = Dmd().critics(teacher)
-    assert isinstance(critics, Scores)
-    x0_hat = torch.randn(4, 3, 1, 4, 4, generator=rng, requires_grad=True)
-    loss, made = Dmd(), rollout_of(x0_hat)
-    loss.student_loss(made, x0_hat, critics, schedule=FlowMatching(), rng=rng).backward()
-    assert all(p.grad is None for p in critics.parameters())
-    x0_hat.grad = None
-    loss.critic_loss(made, x0_hat, critics, schedule=FlowMatching(), rng=rng).backward()
-    assert x0_hat.grad is None
-    assert all(p.grad is None for p in critics.real.parameters())
-    assert sum(p.grad.abs().sum() for p in critics.fake.parameters() if p.grad is not None) > 0
+def test_gradients_reach_the_student_alone_and_the_fake_score_alone():
+    assert reached(Dmd()) == ({"student"}, {"fake"})
+    assert reached(Dmd(space="score", entropy_weight=0.5)) == ({"student"}, {"fake"})
+
+
+def test_gradients_and_value_are_those_of_self_forcing():
+    """Its guidance 3 is conditional + 3 (conditional - unconditional): 4 as most papers count."""
+    i = torch.arange(1, 25, dtype=torch.float64).reshape(2, 3, 1, 2, 2)
+    x, noise = torch.sin(0.9 * i).requires_grad_(True), torch.sin(1.7 * i)
+    x_t = (0.5 * x + 0.5 * noise).detach()
+
+    def posterior_mean(mean, std):
+        return mean + 0.5 * std**2 / (0.25 * std**2 + 0.25) * (x_t - 0.5 * mean)
+
+    fake, conditional = posterior_mean(-0.1, 0.8), posterior_mean(0.3, 0.6)
+    real = conditional + 3 * (conditional - (conditional + 0.02))
+    raw = dmd_gradient(fake, real, x.detach(), normalised_over=())
+    assert raw.flatten().tolist() == pytest.approx(sum_of(PEER_RAW), abs=1e-6)
+    found = dmd_gradient(fake, real, x.detach())
+    assert found.flatten().tolist() == pytest.approx(sum_of(PEER_NORMALISED), abs=1e-6)
+    value = pseudo_target_loss(x, found)
+    assert value.item() == pytest.approx(0.139740902, abs=1e-7)
+    (slope,) = torch.autograd.grad(value, x)
+    assert torch.allclose(slope, found / x.numel(), rtol=1e-9)
+
+
+def sum_of(rows):
+    """The numbers of all rows in a row."""
+    return [number for row in rows for number in row]
+
+
+def field(loss):
+    """What descending the loss with exact scores does to a student's mean and standard deviation."""
+
+    def at(mean, std):
+        x0_hat, x_t = NODES.frames(mean, std)
+        scores = ExactScores.of(mean, std)
+        return NODES.field(loss.gradient(rollout_of(x0_hat), scores, x_t, NODES.t, schedule=SCHEDULE))
+
+    return at
+
+
+@pytest.mark.parametrize(("space", "optimum"), [("score", (0.3225, 0.7862)), ("x0", (0.4919, 0.9928))])
+def test_the_space_decides_which_reverse_kl_the_student_rests_at(space, optimum):
+    """The least E_t KL(p_t || q_t), and the least E_t (sigma / alpha)^2 KL(p_t || q_t)."""
+    loss = Dmd(space=space, normaliser=False)
+    assert fixed_point(field(loss), (0.4, 0.9)) == pytest.approx(optimum, abs=1e-4)
+    assert field(loss)(*optimum) == pytest.approx((0, 0), abs=1e-4)
+
+
+def test_with_half_the_entropy_taken_away_the_student_shrinks():
+    loss = Dmd(space="score", normaliser=False, entropy_weight=0.5)
+    assert fixed_point(field(loss), (0.1, 0.4)) == pytest.approx((0.0984, 0.3544), abs=1e-4)
+
+
+class TestCrossEntropy:
+    """All of the entropy taken away."""
+
+    @pytest.mark.parametrize("space", ["score", "x0"])
+    def test_it_is_the_gradient_of_the_cross_entropy_with_data(self, space):
+        found = field(Dmd(space=space, normaliser=False, entropy_weight=1.0))(MEAN, STD)
+
+        def divergence(mean, std):
+            def at(t):
+                weight = 1.0 if space == "score" else (t / (1 - t)) ** 2
+                return weight * cross_entropy(flow(gaussian(mean, std), t), flow(SKEWED, t))
+
+            return noise_average(at)
+
+        assert found == pytest.approx(gradient(divergence, MEAN, STD), abs=1e-5)
+
+    @pytest.mark.parametrize(("space", "level_weight"), [("score", "score"), ("x0", "uniform")])
+    def test_it_is_that_of_a_stopped_target(self, space, level_weight):
+        """ADD's distance, which asks no fake score, has twice the gradient."""
+        found = field(Dmd(space=space, normaliser=False, entropy_weight=1.0))(MEAN, STD)
+        student = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (MEAN, STD)]
+        x0_hat, x_t = NODES.frames(*student)
+        critics = AddCritics.__new__(AddCritics)
+        nn.Module.__init__(critics)
+        critics.real = Exact(SKEWED)
+        loss = Add(level_weight=level_weight)
+        distances = loss.distances(rollout_of(x0_hat), critics, x_t.detach(), NODES.t, schedule=SCHEDULE)
+        slopes = torch.autograd.grad(NODES.mean_of(distances), student)
+        assert [slope.item() / 2 for slope in slopes] == pytest.approx(found, abs=1e-10)
+
+    @pytest.mark.parametrize("beta", [-0.5, 0.5, 1.0])
+    def test_the_noise_that_is_left_out_of_the_fake_score_has_no_part_in_it(self, beta):
+        """As written: g = (1 - beta) (fake_x0 - x_t / alpha) - (real_x0 - x_t / alpha)."""
+        x_t = NODES.frames(MEAN, STD)[1]
+        scores, (alpha, _) = ExactScores.of(MEAN, STD), SCHEDULE.at(NODES.t)
+        fake, real = (score(x_t, NODES.t) - x_t / alpha for score in (scores.fake, scores.real))
+        written = NODES.field((1 - beta) * fake - real)
+        found = field(Dmd(normaliser=False, entropy_weight=beta))(MEAN, STD)
+        assert found == pytest.approx(written, abs=1e-10)
+
+    def test_descending_it_leaves_no_spread(self):
+        """Gradient descent by quadrature; the same steps without the weight keep the spread of the reverse KL."""
+        nodes, left = Nodes(num_levels=12, num_normal=31, reach=7.0), {}
+        for beta in (0.0, 1.0):
+            loss, mean, std = Dmd(normaliser=False, entropy_weight=beta), MEAN, STD
+            for _ in range(150):
+                x0_hat, x_t = nodes.frames(mean, std)
+                scores = ExactScores.of(mean, std)
+                slopes = nodes.field(loss.gradient(rollout_of(x0_hat), scores, x_t, nodes.t, schedule=SCHEDULE))
+                mean, std = mean - 0.5 * slopes[0], std - 0.5 * slopes[1]
+            left[beta] = abs(std)
+        assert left[1] < 0.02
+        assert left[0] > 0.7
+
+
+class TestNormaliser:
+    """The teacher's mean error."""
+
+    @pytest.mark.parametrize(
+        ("loss", "dims"),
+        [
+            (Dmd(), (1, 2, 3, 4)),
+            (Dmd(score_level="independent"), (1, 2, 3, 4)),
+            (Dmd(space="score"), (1, 2, 3, 4)),
+            (Dmd(space="score", score_level="independent"), (2, 3, 4)),
+        ],
+    )
+    def test_it_is_of_a_frame_where_every_frame_has_its_own_weight(self, loss, dims, rng):
+        x, x_t = torch.randn(2, 2, 3, 1, 2, 2, generator=rng, dtype=torch.float64)
+        t = torch.tensor([[0.2, 0.5, 0.9], [0.7, 0.1, 0.4]], dtype=torch.float64)
+        scores = ExactScores.of(MEAN, STD)
+        fake, real = scores.fake(x_t, t), scores.real(x_t, t)
+        alpha, sigma = SCHEDULE.at(t)
+        weight = (alpha / sigma) ** 2 if loss.space == "score" else 1.0
+        expected = weight * (fake - real) / (x - real).abs().mean(dim=dims, keepdim=True)
+        found = loss.gradient(rollout_of(x), scores, x_t, t, schedule=SCHEDULE)
+        assert torch.allclose(found, expected, rtol=1e-12)
+
+    def test_without_it_the_gradient_is_alpha_times_the_difference_of_scores(self, rng):
+        x, x_t = torch.randn(2, 2, 3, 1, 2, 2, generator=rng, dtype=torch.float64)
+        t = torch.tensor([[0.2, 0.5, 0.9], [0.7, 0.1, 0.4]], dtype=torch.float64)
+        found = Dmd(space="score", normaliser=False).gradient(
+            rollout_of(x), ExactScores.of(MEAN, STD), x_t, t, schedule=SCHEDULE
+        )
+        for clip in range(2):
+            for frame in range(3):
+                level, values = t[clip, frame], x_t[clip, frame].flatten()
+                fake, real = (flow(law, level).score(values) for law in (gaussian(MEAN, STD), SKEWED))
+                expected = (1 - level) * (fake - real)
+                assert torch.allclose(found[clip, frame].flatten(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_weight_of_the_entropy_says_what_is_minimised():
+    assert Dmd().measure == "reverse KL, averaged over noise, of {judged}"
+    assert Dmd(entropy_weight=1.0).measure == "cross-entropy with data, averaged over noise, of {judged}"
+    assert "0.25 times the entropy" in Dmd(entropy_weight=0.25).measure
 
 
 @pytest.mark.parametrize(
@@ -100,6 +239,9 @@ def test_gradient_reaches_the_student_alone_and_the_critic_alone(rng):
         ({"critic_updates": 0}, "critic_updates must be at least 1, got 0"),
         ({"score_level": "each"}, "score_level must be one of shared, independent, got 'each'"),
         ({"level_min": 0.9, "level_max": 0.1}, "0 < level_min < level_max < 1 must hold, got 0.9 and 0.1"),
+        ({"space": "eps"}, "space must be one of x0, score, got 'eps'"),
+        ({"entropy_weight": 1.5}, r"entropy_weight must be in \(-inf, 1\], got 1.5"),
+        ({"entropy_weight": float("nan")}, r"entropy_weight must be in \(-inf, 1\], got nan"),
     ],
 )
 def test_dmd_refuses_impossible_parameters(fields, says):
