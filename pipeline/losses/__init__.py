@@ -4,6 +4,7 @@ from pipeline.losses.add import Add
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.dmd import Dmd
+from pipeline.losses.f_distill import FDistill
 from pipeline.losses.gan import Gan
 from pipeline.losses.l2 import L2
 from pipeline.losses.sid import Sid
@@ -14,6 +15,7 @@ LOSSES = {
     "gan": Gan,
     "sid": Sid,
     "add": Add,
+    "f_distill": FDistill,
     "consistency_distillation": ConsistencyDistillation,
     "consistency_training": ConsistencyTraining,
 }
