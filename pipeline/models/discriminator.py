@@ -15,8 +15,8 @@ from pipeline.models.denoiser import Denoiser, network_input
 class Discriminator(nn.Module):
     """C(x_t, t) -> logit, positive for data. A copy of the teacher's backbone with a head on its tokens.
 
-    trains_features: whether the backbone learns too. Tokens of all frames are averaged after the head, so that every
-    frame pulls at the logit.
+    trains_features: whether the backbone learns too. Tokens of all frames are averaged after the head, so that
+    every frame pulls at the logit.
     """
 
     def __init__(self, teacher: Denoiser, *, trains_features: bool = True) -> None:
