@@ -1,5 +1,6 @@
-"""The grid: every method with every loss, and why a cell is excluded."""
+"""The grid: every method with every loss, and why a cell is excluded. `python -m pipeline.grid` prints it."""
 
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,15 +10,26 @@ from pipeline.methods import METHODS
 from pipeline.methods.method import Method
 
 PAPERS = {
+    ("bidirectional", "l2"): "Video Diffusion Models, arXiv:2204.03458",
+    ("bidirectional", "dmd"): "DMD2, arXiv:2405.14867",
+    ("bidirectional", "gan"): "Diffusion-GAN, arXiv:2206.02262",
+    ("bidirectional", "sid"): "SiD, arXiv:2404.04057",
+    ("bidirectional", "add"): "ADD, arXiv:2311.17042",
+    ("bidirectional", "f_distill"): "f-distill, arXiv:2502.15681",
+    ("bidirectional", "consistency_distillation"): "Consistency Models, arXiv:2303.01469",
+    ("bidirectional", "consistency_training"): "Improved consistency training, arXiv:2310.14189",
+    ("teacher_forcing", "l2"): "ACDiT, arXiv:2412.07720",
+    ("teacher_forcing", "consistency_distillation"): "Causal Forcing++, arXiv:2605.15141",
     ("diffusion_forcing", "l2"): "Diffusion Forcing, arXiv:2407.01392",
     ("diffusion_forcing", "dmd"): "CausVid, arXiv:2412.07772",
     ("self_forcing", "dmd"): "Self-Forcing, arXiv:2506.08009",
+    ("self_forcing", "sid"): "Self-Forcing, arXiv:2506.08009",
     ("self_forcing", "gan"): "Self-Forcing, arXiv:2506.08009",
 }
 
 
 class Cell(NamedTuple):
-    """One point of the grid, by the names of its axes."""
+    """One point of the grid, by the names of its axes; what it says of itself holds for parameters left alone."""
 
     method: str
     loss: str
@@ -47,26 +59,49 @@ class Cell(NamedTuple):
         )
 
     @property
+    def attention(self) -> str:
+        """Of its student: causal or full."""
+        return METHODS[self.method].attention
+
+    @property
+    def teacher(self) -> str | None:
+        """Which teacher its loss asks: causal or bidirectional; None when it asks none."""
+        return METHODS[self.method].teacher if LOSSES[self.loss].needs_teacher else None
+
+    @property
     def divergence(self) -> str:
         """What the sources say that the loss minimises."""
         return LOSSES[self.loss].divergence
 
     @property
-    def derived(self) -> str:
-        """What the loss, as it is by default, minimises under the method."""
-        return derived_divergence(METHODS[self.method](), LOSSES[self.loss]())
+    def derived(self) -> str | None:
+        """What it minimises; None when it is excluded."""
+        return None if self.excluded else derived_divergence(METHODS[self.method](), LOSSES[self.loss]())
 
     @property
     def paper(self) -> str | None:
-        """Where this cell was published."""
+        """Where this cell was published; of bidirectional ones also where only single frames were made."""
         return PAPERS.get((self.method, self.loss))
 
 
 def derived_divergence(method: Method, loss: Loss) -> str:
-    """What a loss minimises under a method, composed of what both say of themselves."""
+    """What a loss minimises under a method, with the parameters of both: composed of what both say."""
     return loss.measure.format(judged=method.judged, denoised=method.denoised)
 
 
 def cells() -> Iterator[Cell]:
     """Every point of the product, excluded ones too."""
     return (Cell(method, loss) for method in METHODS for loss in LOSSES)
+
+
+def table() -> str:
+    """Every cell in a row of a Markdown table."""
+    rows = [("method", "loss", "paper", "divergence claimed", "divergence derived", "runs"), ("---",) * 6]
+    for cell in cells():
+        runs = f"no: {cell.excluded}" if cell.excluded else "yes"
+        rows.append((*cell, cell.paper or "", cell.divergence, cell.derived or "", runs))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

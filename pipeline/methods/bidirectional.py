@@ -26,7 +26,9 @@ class Bidirectional:
     attention: ClassVar[str] = "full"
     teacher: ClassVar[str] = "bidirectional"
     denoised: ClassVar[str] = "whole clips"
-    judged: ClassVar[str] = "clips that the student restores from noised data, all frames together"
+    judged: ClassVar[str] = (
+        "clips restored from data at one noise level (what the student samples, where that level is pure noise)"
+    )
     sampler: Sampler | None = None  # None: levels of the continuum; else those at which this one asks a student
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:

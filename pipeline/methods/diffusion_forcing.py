@@ -27,7 +27,9 @@ class DiffusionForcing:
     attention: ClassVar[str] = "causal"
     teacher: ClassVar[str] = "bidirectional"
     denoised: ClassVar[str] = "each frame given the noised ones before it"
-    judged: ClassVar[str] = "clips that the student restores from noised data, not of those that it samples"
+    judged: ClassVar[str] = (
+        "clips restored from data noised chunk by chunk (a push-forward of data, not what the student samples)"
+    )
     chunk_len: int = 1  # frames that share a noise level
     noise_levels: NoiseLevels = field(default_factory=Independent)
     sampler: Sampler | None = None  # None: levels of the law; else those at which this one asks a student

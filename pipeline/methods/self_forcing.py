@@ -43,8 +43,8 @@ class SelfForcing:
 
     @property
     def judged(self) -> str:
-        """Detached, it is no gradient of a divergence."""
-        bias = ", by a gradient that leaves out the context: a fixed point beside the optimum"
+        """The law, and what is left out of the gradient of its divergence."""
+        bias = " (the gradient stops at their context, which moves the fixed point off the optimum)"
         return f"clips that the student samples{bias if self.detach_context else ''}"
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:

@@ -28,12 +28,16 @@ class TeacherForcing:
     attention: ClassVar[str] = "causal"
     teacher: ClassVar[str] = "causal"
     denoised: ClassVar[str] = "each frame given the clean ones before it"
-    judged: ClassVar[str] = "true contexts, each with the one frame that the student restores from noised data"
+    judged: ClassVar[str] = "true contexts, each followed by what the student restores from noised data"
     chunk_len: int = 1  # frames that share a noise level
     sampler: Sampler | None = None  # None: levels of the continuum; else those at which this one asks a student
 
     def __post_init__(self) -> None:
         at_least(1, chunk_len=self.chunk_len)
+        if self.sampler is not None and self.sampler.context_noise > 0:
+            raise ValueError(
+                f"sampler.context_noise must be 0 where the context is clean data, got {self.sampler.context_noise}"
+            )
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """Noise every chunk to a level of its own and denoise all of them, each after its true context."""

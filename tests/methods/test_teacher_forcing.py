@@ -136,6 +136,8 @@ def test_a_distribution_loss_judges_each_frame_by_itself(loss, rng):
     assert not torch.allclose(before[:, 1], after[:, 1], atol=1e-4)
 
 
-def test_a_chunk_is_at_least_a_frame():
+def test_impossible_parameters_are_refused():
     with pytest.raises(ValueError, match="chunk_len must be at least 1, got 0"):
         TeacherForcing(chunk_len=0)
+    with pytest.raises(ValueError, match=r"context_noise must be 0 where the context is clean data, got 0.1"):
+        TeacherForcing(sampler=Sampler(context_noise=0.1))
