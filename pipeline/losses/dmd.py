@@ -44,9 +44,7 @@ class Dmd:
     level_max: float = 0.98
     weighting: Weighting = field(default_factory=PredictionL2)  # of the fake score's denoising loss
     space: str = "x0"  # in which the two scores are compared
-    normaliser: bool = (
-        True  # divide by the teacher's mean error, of a clip, or of a frame where each has its weight
-    )
+    normaliser: bool = True  # divide by the teacher's mean error: of a clip, or of a frame that has its own weight
     entropy_weight: float = 0.0  # beta of KL + beta H: at 1 only the cross-entropy is left, and frames collapse
 
     def __post_init__(self) -> None:
@@ -57,12 +55,11 @@ class Dmd:
 
     @property
     def measure(self) -> str:
-        """The weight of the entropy decides."""
-        if self.entropy_weight == 0:
-            return "reverse KL, averaged over noise, of {judged}"
-        if self.entropy_weight == 1:
-            return "cross-entropy with data, averaged over noise, of {judged}"
-        return f"reverse KL and {self.entropy_weight:g} times the entropy, averaged over noise, of {{judged}}"
+        """The weight of the entropy decides, and whether the frames of a clip are weighed alike."""
+        what = f"reverse KL and {self.entropy_weight:g} times the entropy"
+        what = {0.0: "reverse KL", 1.0: "cross-entropy with data"}.get(self.entropy_weight, what)
+        bent = self.space == "x0" and self.score_level == "independent"
+        return f"{'nearly the ' if bent else ''}{what}, averaged over noise, of {{judged}}"
 
     def critics(self, teacher: Denoiser | None) -> Scores:
         """Both scores; only the fake one learns."""

@@ -1,5 +1,6 @@
 """Score identity distillation: the Fisher divergence, with the gradient through both scores."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -42,7 +43,7 @@ class Sid:
     def __post_init__(self) -> None:
         at_least(1, critic_updates=self.critic_updates)
         check_score_levels(self.score_level, self.level_min, self.level_max)
-        within(0, 2, alpha=self.alpha)
+        within(-math.inf, math.inf, open_low=True, open_high=True, alpha=self.alpha)
 
     @property
     def measure(self) -> str:

@@ -31,8 +31,6 @@ def reached(loss):
     networks = {"student": student} | {
         name: part for name, part in critics.named_modules() if isinstance(part, Denoiser | Discriminator)
     }
-    if isinstance(critics, Discriminator):
-        networks = {"student": student, "discriminator": critics}
     found = []
     for part in (loss.student_loss, loss.critic_loss):
         rollout = Rollout(student(x_t, t), x_t, t, counts=t, target=None, denoise=student)

@@ -231,6 +231,8 @@ def test_the_weight_of_the_entropy_says_what_is_minimised():
     assert Dmd().measure == "reverse KL, averaged over noise, of {judged}"
     assert Dmd(entropy_weight=1.0).measure == "cross-entropy with data, averaged over noise, of {judged}"
     assert "0.25 times the entropy" in Dmd(entropy_weight=0.25).measure
+    assert Dmd(score_level="independent").measure == "nearly the reverse KL, averaged over noise, of {judged}"
+    assert Dmd(score_level="independent", space="score").measure == Dmd().measure
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,7 @@ def test_sid_says_when_it_minimises_a_divergence():
         ({"critic_updates": 0}, "critic_updates must be at least 1, got 0"),
         ({"score_level": "each"}, "score_level must be one of shared, independent, got 'each'"),
         ({"level_max": 1.0}, "0 < level_min < level_max < 1 must hold, got 0.02 and 1.0"),
-        ({"alpha": -0.1}, r"alpha must be in \[0, 2\], got -0.1"),
-        ({"alpha": float("nan")}, r"alpha must be in \[0, 2\], got nan"),
+        ({"alpha": float("nan")}, r"alpha must be in \(-inf, inf\), got nan"),
     ],
 )
 def test_sid_refuses_impossible_parameters(fields, says):
