@@ -6,7 +6,9 @@ from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
 from pipeline.losses.gan import Gan
+from pipeline.losses.kd import Kd
 from pipeline.losses.l2 import L2
+from pipeline.losses.pagoda import Pagoda
 from pipeline.losses.sid import Sid
 
 LOSSES = {
@@ -18,4 +20,6 @@ LOSSES = {
     "f_distill": FDistill,
     "consistency_distillation": ConsistencyDistillation,
     "consistency_training": ConsistencyTraining,
+    "kd": Kd,
+    "pagoda": Pagoda,
 }
