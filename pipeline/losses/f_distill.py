@@ -71,8 +71,7 @@ class FDistill:
         one_of(F_DIVERGENCES, f_divergence=self.f_divergence)
         above(0, ratio_min=self.ratio_min)
         above(self.ratio_min, ratio_max=self.ratio_max)
-        assert self.dmd
-        assert self.gan  # both refuse what is impossible
+        _ = self.dmd, self.gan  # which refuse what is impossible for them
 
     @property
     def dmd(self) -> Dmd:
