@@ -41,6 +41,8 @@ CELLS = [
     ("diffusion_forcing", "gan"),
     ("self_forcing", "dmd"),
     ("self_forcing", "gan"),
+    ("diffusion_forcing", "consistency_training"),
+    ("diffusion_forcing", "pagoda"),
 ]
 
 
