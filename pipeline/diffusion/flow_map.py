@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from pipeline.diffusion.schedule import FlowMatching, Schedule
 from pipeline.diffusion.trajectory import PURE_NOISE, Euler, Heun, Step, ends
 from pipeline.interfaces import Denoise, NoiseLevel, Video
-from pipeline.rules import at_least, one_of
+from pipeline.rules import at_least, one_of, within
 
 SOLVERS: dict[str, Step] = {"euler": Euler(), "heun": Heun()}
 Moves = Bool[Tensor, "B T"]  # frames that a step takes along; the others are context, and stay at their level
@@ -57,31 +57,35 @@ class Discretisation:
 
     num_levels: int = 41  # at the end of the run
     curriculum: str = "constant"
-    first_num_levels: int = 11  # where the curriculum begins; unused by constant
+    first_num_levels: int | None = None  # where a curriculum begins
     spacing: Schedule = field(default_factory=FlowMatching)
     visits: Schedule | None = None
     segments: int = 1
 
     def __post_init__(self) -> None:
-        at_least(2, num_levels=self.num_levels, first_num_levels=self.first_num_levels)
+        at_least(2, num_levels=self.num_levels)
         one_of(CURRICULA, curriculum=self.curriculum)
         at_least(1, segments=self.segments)
-        if self.curriculum != "constant" and self.first_num_levels > self.num_levels:
+        if (self.curriculum == "constant") != (self.first_num_levels is None):
             raise ValueError(
-                f"first_num_levels must be at most num_levels, got {self.first_num_levels} and {self.num_levels}"
+                f"first_num_levels must be given where the curriculum is not constant, and only there: "
+                f"curriculum={self.curriculum}, first_num_levels={self.first_num_levels}"
             )
+        if self.first_num_levels is not None:
+            within(2, self.num_levels, first_num_levels=self.first_num_levels)
         steps = self.at_progress(0.0).num_levels - 1
         if self.segments > steps:
             raise ValueError(
                 f"segments must be at most the steps of the grid: segments={self.segments}, {steps} steps"
             )
+        self.shares()  # visits must reach all of the spacing
 
     def at_progress(self, progress: float) -> "Discretisation":
         """The grid after this share of a run, in [0, 1]."""
-        if self.curriculum == "constant":
+        if self.first_num_levels is None:
             return self
         steps = CURRICULA[self.curriculum](progress, self.first_num_levels - 1, self.num_levels - 1)
-        return dataclasses.replace(self, num_levels=steps + 1, curriculum="constant")
+        return dataclasses.replace(self, num_levels=steps + 1, curriculum="constant", first_num_levels=None)
 
     def levels(self, schedule: Schedule) -> Float[Tensor, " N"]:
         """Levels of a network trained on `schedule`, rising, float64. Its range cuts off what is beyond.

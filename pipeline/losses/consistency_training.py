@@ -29,7 +29,7 @@ class ConsistencyTraining:
     measure: ClassVar[str] = "no divergence, but a regression of the data's flow map, of {denoised}"
     bounds_likelihood: ClassVar[bool] = False
     critic_updates: ClassVar[int] = 0
-    grid: Discretisation = field(default_factory=lambda: Discretisation(161, "doubling"))
+    grid: Discretisation = field(default_factory=lambda: Discretisation(161, "doubling", 11))
     metric: str = "pseudo_huber"
     weight: str = "uniform"
 

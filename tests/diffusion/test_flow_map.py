@@ -191,9 +191,12 @@ class TestAlongTheFlow:
             "segments must be at most the steps of the grid: segments=8, 4 steps",
         ),
         (
-            {"num_levels": 9, "curriculum": "doubling"},
-            "first_num_levels must be at most num_levels, got 11 and 9",
+            {"num_levels": 9, "curriculum": "doubling", "first_num_levels": 11},
+            r"first_num_levels must be in \[2, 9\], got 11",
         ),
+        ({"curriculum": "doubling"}, "first_num_levels must be given where the curriculum is not constant"),
+        ({"first_num_levels": 11}, "first_num_levels must be given where the curriculum is not constant, and only"),
+        ({"visits": EDM}, r"log_snr must be in \[-8.7641, 12.4292\], the range of EdmSampling"),
     ],
 )
 def test_a_grid_refuses_impossible_parameters(fields, says):
