@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.flow_map import Discretisation, clean_end, draw_steps, lead_to, noisy_end
 from pipeline.diffusion.schedule import Cosine, Ddpm, EdmSampling, EdmTraining, FlowMatching
+from pipeline.diffusion.trajectory import Euler
 
 EDM = EdmSampling()
 EXPLODING = FlowMatching(family="variance_exploding")
@@ -87,6 +89,18 @@ def test_every_step_leads_to_the_lowest_level_of_its_segment():
     assert Discretisation(9).boundaries().tolist() == [0] * 8
     assert Discretisation(9, segments=8).boundaries().tolist() == list(range(8))
     assert Discretisation(8, segments=3).boundaries().tolist() == [0, 0, 0, 3, 3, 5, 5]
+
+
+@pytest.mark.parametrize("spacing", [FlowMatching(shift=3.0), EDM])
+def test_the_segments_are_the_steps_of_a_sampler_of_the_same_spacing(spacing):
+    """Whose Euler steps then are the consistency functions of the segments, one after the other."""
+    grid, schedule = Discretisation(13, spacing=spacing, segments=3), FlowMatching()
+    levels = grid.levels(schedule)
+    tops = levels[[12, 8, 4]]
+    assert Sampler(num_steps=3, step=Euler(), schedule=spacing).levels(schedule) == pytest.approx(tops.tolist())
+    assert levels[grid.boundaries().unique()].tolist() == pytest.approx(
+        [levels[0].item(), *tops[1:].flip(0).tolist()]
+    )
 
 
 def test_frames_of_one_level_share_a_level_again_and_the_context_keeps_its_own(rng):
