@@ -68,7 +68,7 @@ def test_the_levels_of_other_noisy_frames_do_not_matter(clips):
 def test_full_attention_has_no_frames_beside_their_context(clips):
     denoiser = lively(attention="full")
     for network in (denoiser, Discriminator(denoiser)):
-        with pytest.raises(ValueError, match="attention must be causal where noisy frames .* got 'full'"):
+        with pytest.raises(ValueError, match=r"attention must be causal where noisy frames .* got 'full'"):
             network.beside(*clips)
 
 
@@ -85,7 +85,7 @@ def test_a_pair_is_judged_by_its_own_logit(chunk_len, clips):
 
 
 def test_the_logit_of_a_pair_is_what_the_chunk_adds_to_the_logit_of_its_clean_context(clips):
-    """Of a clip (context, chunk) by itself, whose logit is the mean over frames; under causal attention they add."""
+    """Of a clip (context, chunk) alone; its logit is the mean over frames, and under causal attention they add."""
     discriminator, (x_t, t, context) = Discriminator(lively(2)), clips
     with torch.no_grad():
         pairs = discriminator.beside(x_t, t, context)
