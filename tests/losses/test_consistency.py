@@ -263,13 +263,6 @@ def test_distillation_takes_the_students_own_frames_where_there_is_no_target(rng
     assert found.item() == same.item() > 0
 
 
-def test_training_needs_a_target_and_distillation_needs_none():
-    assert ConsistencyTraining.needs_target
-    assert not ConsistencyTraining.needs_teacher
-    assert not ConsistencyDistillation.needs_target
-    assert ConsistencyDistillation.needs_teacher
-
-
 def test_the_grid_becomes_finer_in_the_course_of_a_run():
     loss = ConsistencyTraining()
     assert isinstance(loss, StagedLoss)
