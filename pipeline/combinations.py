@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.ablation import Ablation
 from pipeline.diffusion.adaptive import AdaptiveSchedule
 from pipeline.diffusion.denoising import loss_factor
 from pipeline.diffusion.noise_levels import check_chunks
@@ -16,6 +17,7 @@ from pipeline.evaluation.metric_networks import clip_encoder_spec
 from pipeline.grid import Cell
 from pipeline.losses.l2 import L2
 from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.models.denoiser import DenoiserSpec
 from pipeline.models.digit_reader import DigitReaderSpec
 from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
 from pipeline.schema import ConfigError
@@ -37,6 +39,7 @@ def check_combinations(params: Params) -> None:
         with_path("evaluate.bits", params.evaluate.bits.levels, params.denoiser.schedule)
     if params.evaluate.i3d_path is not None:
         _check_i3d(params.evaluate)
+    _check_ablation(params)
 
 
 def _check_teachers(params: Params) -> None:
@@ -144,6 +147,41 @@ def _check_clips(params: Params) -> None:
         ("features.num_gate_clips", features.num_gate_clips, half, "half of prepare.num_test"),
     ):
         _require(count <= available, f"{path} must be at most {of}: {count} and {available}")
+
+
+def _check_ablation(params: Params) -> None:
+    """Every network must answer under every schedule: its loss is estimated by levels of all of them."""
+    ablation, causal = params.ablation, params.teacher["causal"]
+    _require(
+        isinstance(causal.method, DiffusionForcing) and isinstance(causal.loss, L2),
+        "teacher.causal must be diffusion_forcing with l2, which the ablation varies",
+    )
+    for name, schedule in ablation.schedules.items():
+        for prediction in ablation.predictions:
+            with_path("ablation.predictions", DenoiserSpec, params.denoiser.backbone, prediction, schedule)
+        with_path(f"ablation.schedules.{name}", causal.sampler.levels, schedule)
+    _check_measured(params, ablation)
+    prepare, num_clips = params.prepare, ablation.num_clips
+    most = min(prepare.num_test // 2, prepare.num_train)
+    _require(
+        num_clips <= most,
+        f"ablation.num_clips must be at most half of prepare.num_test, and prepare.num_train: {num_clips} and "
+        f"{most}",
+    )
+
+
+def _check_measured(params: Params, ablation: Ablation) -> None:
+    """What measures its teachers reaches as far as it must."""
+    for objective in ablation.objectives():
+        path = f"ablation.schedules.{objective.schedule}"
+        try:
+            train, evaluate, spread = params.ablation_units(objective)
+        except ValueError as error:
+            raise ConfigError(f"ablation: {error}") from error
+        native = train.denoiser.schedule
+        if evaluate.bits is not None:
+            with_path(path, evaluate.bits.levels, native)
+        with_path(path, AdaptiveSchedule, spread.adaptive, native, spread.loss.weighting, 1)
 
 
 def _check_i3d(evaluate: Evaluate) -> None:
