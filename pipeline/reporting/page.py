@@ -8,6 +8,7 @@ from pipeline.records import DamagedRecordError
 from pipeline.reporting import prose, sections
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.markup import STYLE, moving, picture, still
+from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
 from pipeline.reporting.samples import read_samples
 from pipeline.reporting.style import colours
@@ -31,12 +32,12 @@ def write_report(reports: Path, *, profile: str) -> Path:
     shutil.rmtree(figures, ignore_errors=True)
     drawn = draw_all(study, figures)
     page = reports / "index.html"
-    replace_file(page, page_of(study, drawn))
+    replace_file(page, page_of(study, drawn, objectives(study, reports)))
     return page
 
 
-def page_of(study: Study, drawn: dict[str, Path]) -> str:
-    """The whole page."""
+def page_of(study: Study, drawn: dict[str, Path], ablation: dict[str, list[str]]) -> str:
+    """The whole page; the section of an ablation where one was run."""
 
     def figure(name: str) -> str:
         warning = f"<strong>{escape(study.warning)}.</strong> " if study.warning else ""
@@ -62,6 +63,7 @@ def page_of(study: Study, drawn: dict[str, Path]) -> str:
         "Kinds of failure": [figure("support"), figure("drift")],
         "Cost": [prose.COST, sections.cost(study), figure("cost"), sections.seconds(study)],
         "Training": [figure("training")],
+        **ablation,
         "Provenance": [prose.PROVENANCE, sections.provenance(study)],
     }
     ids = {title: title.lower().replace(" ", "-") for title in parts}
