@@ -123,7 +123,7 @@ def _line(axis: "Axes", values: Tensor, heights: Tensor, row: int, name: str, sh
     axis.annotate(
         name,
         (LOG_SNR[at].item(), values[at].item()),
-        xytext=(14 if is_left else -14, 0),
+        xytext=(16, 5) if is_left else (-16, -5),
         textcoords="offset points",
         ha="left" if is_left else "right",
         va="center",
