@@ -128,6 +128,7 @@ def _line(axis: "Axes", values: Tensor, heights: Tensor, row: int, name: str, sh
         ha="left" if is_left else "right",
         va="center",
         fontsize=8,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.8},
     )
 
