@@ -63,7 +63,8 @@ class LossSpread:
     so that the objective itself may move with it; and teacher forcing, whose context is clean under every schedule.
 
     schedules: by name. num_clips: for each schedule and law, drawn with replacement, fresh for each. adaptive: of
-    the adaptive schedule, fitted on `num_fits` batches of `fit_size` clips with evenly spread log-SNRs.
+    the adaptive schedule, fitted on `num_fits` batches of `fit_size` clips with evenly spread log-SNRs; its decay
+    must leave nothing of the 1 that every bin starts from, which at high noise would outweigh what was measured.
     """
 
     method: DiffusionForcing
@@ -71,10 +72,10 @@ class LossSpread:
     schedules: dict[str, Schedule]
     num_clips: int = 2048
     batch_size: int = 128
-    num_fits: int = 16
-    fit_size: int = 256
+    num_fits: int = 20
+    fit_size: int = 384
     adaptive: AdaptiveSpec = field(
-        default_factory=lambda: AdaptiveSpec(num_bins=48, low=-12.0, high=12.0, decay=0.6)
+        default_factory=lambda: AdaptiveSpec(num_bins=32, low=-12.0, high=12.0, decay=0.5)
     )
     seed: int = 0
     num_threads: int = 1
