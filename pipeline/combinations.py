@@ -181,7 +181,12 @@ def _check_measured(params: Params, ablation: Ablation) -> None:
         native = train.denoiser.schedule
         if evaluate.bits is not None:
             with_path(path, evaluate.bits.levels, native)
-        with_path(path, AdaptiveSchedule, spread.adaptive, native, spread.loss.weighting, 1)
+        (low, high), (least, most) = native.range, (spread.adaptive.low, spread.adaptive.high)
+        _require(
+            low <= least and most <= high,
+            f"{path} must reach the log-SNRs from {least} to {most}, over which losses are compared, got "
+            f"{low:.4f} to {high:.4f}",
+        )
 
 
 def _check_i3d(evaluate: Evaluate) -> None:

@@ -6,7 +6,6 @@ Interrupted, it goes on where it was; a second call finds everything made.
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.parallel import OnShare, in_parallel
 
 NEEDED = ("prepare", "features", "codec")
+PARTS = ("unit", "metrics", "timing")  # files of a unit
 SHARES = {"train": 0.62, "evaluate": 0.29, "spread": 0.09}  # of the time, measured on the default profile
 FAILED, INTERRUPTED = 1, 130
 Made = dict[str, dict[str, Any]]  # by unit: what its files say
@@ -36,7 +36,7 @@ class Teacher:
     artifacts: Path
 
 
-def main(params: Params, run: Callable[[Teacher, OnShare], Made] | None = None) -> None:
+def main(params: Params) -> None:
     """All teachers, their table, and the report; exit code 1 when one of them failed."""
     from pipeline.reporting.objectives import as_text, read_objectives
     from pipeline.reporting.page import write_report
@@ -44,14 +44,14 @@ def main(params: Params, run: Callable[[Teacher, OnShare], Made] | None = None) 
     check_inputs(ARTIFACTS)
     teachers = [Teacher(one, params.ablation_units(one), ARTIFACTS) for one in params.ablation.objectives()]
     try:
-        made, failed = train_all(teachers, run or make, num_steps=params.ablation.training.num_steps)
+        made, failed = train_all(teachers, num_steps=params.ablation.training.num_steps)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on from here\n")
         sys.exit(INTERRUPTED)
     if made:
         write(params, made, failed, REPORTS / "ablation")
-        page = write_report(REPORTS, profile=params.profile)
-        print(f"{as_text(read_objectives(REPORTS))}\n\nReport: {page}")
+        print(as_text(read_objectives(REPORTS)), flush=True)
+        print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(teachers)} teachers failed: {'; '.join(map(str, failed))}\n")
         sys.exit(FAILED)
@@ -92,17 +92,12 @@ def make(teacher: Teacher, on_share: OnShare) -> Made:
     return made
 
 
-PARTS = ("unit", "metrics", "timing")
-
-
-def train_all(
-    teachers: list[Teacher], run: Callable[[Teacher, OnShare], Made], *, num_steps: int
-) -> tuple[dict[Objective, Made], dict[Objective, str]]:
+def train_all(teachers: list[Teacher], *, num_steps: int) -> tuple[dict[Objective, Made], dict[Objective, str]]:
     """What was made, and why the rest was not; a bar of all steps, evaluation counted by its time."""
     made, failed, shares = {}, {}, [0.0] * len(teachers)
     total = num_steps * len(teachers)
     with tqdm(desc="ablate-diffusion", total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
-        for event in in_parallel(run, teachers, num_processes=os.cpu_count() or 1):
+        for event in in_parallel(make, teachers, num_processes=os.cpu_count() or 1):
             objective = teachers[event.index].objective
             if event.failure is not None:
                 failed[objective] = event.failure
@@ -163,8 +158,9 @@ def teacher_row(objective: Objective, made: Made) -> Row:
 
 def spread_rows(objective: Objective, made: Made) -> list[Row]:
     """The loss of one network, by law of levels and by the schedule that draws them."""
+    columns = ("mean", "standard_error", "relative_sd")
     return [
-        {**objective._asdict(), "law": law, "drawn_under": name, **summary}
+        {**objective._asdict(), "law": law, "drawn_under": name, **{column: summary[column] for column in columns}}
         for law, schedules in made["spread"]["metrics"].items()
         for name, summary in schedules.items()
     ]
