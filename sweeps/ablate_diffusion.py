@@ -22,6 +22,7 @@ from sweeps.parallel import OnShare, in_parallel
 NEEDED = ("prepare", "features", "codec")
 PARTS = ("unit", "metrics", "timing")  # files of a unit
 SHARES = {"train": 0.62, "evaluate": 0.29, "spread": 0.09}  # of the time, measured on the default profile
+FIRST = "run python3 -m pipeline repro first"
 FAILED, INTERRUPTED = 1, 130
 Made = dict[str, dict[str, Any]]  # by unit: what its files say
 Row = dict[str, Any]
@@ -58,10 +59,24 @@ def main(params: Params) -> None:
 
 
 def check_inputs(artifacts: Path) -> None:
-    """Raises FileNotFoundError where the default run has not made what the teachers are trained on."""
+    """Whether the run has made what the teachers are trained on and measured by.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ValueError: one is of older code.
+    """
+    from pipeline.models.clip_encoder import load_clip_encoder
+    from pipeline.models.codec import load_codec
+    from pipeline.models.digit_reader import load_digit_reader
+
     for name in NEEDED:
         if not (artifacts / name).is_dir():
-            raise FileNotFoundError(f"{artifacts / name} must be there: run python3 -m pipeline repro first")
+            raise FileNotFoundError(f"{artifacts / name} must be there: {FIRST}")
+    for load, name in ((load_codec, "codec"), (load_clip_encoder, "features"), (load_digit_reader, "features")):
+        try:
+            load(artifacts / name)
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{artifacts / name} must be made by the code of today: {FIRST}") from error
 
 
 def make(teacher: Teacher, on_share: OnShare) -> Made:

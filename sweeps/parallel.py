@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -10,6 +11,7 @@ from typing import Any
 
 from pipeline.environment import end_with_parent
 
+LONGEST = 300  # letters of a reason
 OnShare = Callable[[float], None]
 Run = Callable[[Any, OnShare], Any]  # a function of a module: a task -> its result, saying what share is done
 
@@ -90,6 +92,6 @@ def _serve(connection: Connection, run: Run) -> None:
 
 def one_line(error: Exception) -> str:
     """What a person reads: the message, with the kind of error where it is none that a person caused."""
-    message = " ".join(str(error).split())
+    message = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
     is_said = isinstance(error, ValueError | FileNotFoundError | FloatingPointError)
     return message if is_said else f"{type(error).__name__}: {message}"

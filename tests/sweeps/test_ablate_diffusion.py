@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.config import parse_params
 from pipeline.data.store import ClipStore, to_video
 from pipeline.evaluation.features import standardise
 from pipeline.models.clip_encoder import ClipEncoder, ClipEncoderSpec, save_clip_encoder
-from pipeline.models.codec import new_codec, save_codec
+from pipeline.models.codec import CodecSpec, new_codec, save_codec
 from pipeline.models.digit_reader import DigitReader, DigitReaderSpec, save_digit_reader
 from pipeline.reporting import page
 from pipeline.schema import ConfigError
@@ -160,6 +161,21 @@ def test_without_the_default_run_one_line_says_what_to_do(tmp_path, monkeypatch,
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said == f"{Path('artifacts/prepare')} must be there: run python3 -m pipeline repro first\n"
+
+
+def test_artifacts_of_older_code_are_refused_before_any_work(tmp_path, artifacts):
+    for name in ("prepare", "features"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    other = new_codec(CodecSpec(), (1, 16, 16))
+    (tmp_path / "codec").mkdir()
+    save_codec(other, tmp_path / "codec")
+    ablate_diffusion.check_inputs(tmp_path)
+    old = new_codec(CodecSpec(width=8), (1, 16, 16))
+    shutil.copyfile(tmp_path / "codec" / "codec.json", tmp_path / "codec.json")
+    save_codec(old, tmp_path / "codec")
+    shutil.copyfile(tmp_path / "codec.json", tmp_path / "codec" / "codec.json")
+    with pytest.raises(ValueError, match=r"codec must be made by the code of today: run python3 -m pipeline repro"):
+        ablate_diffusion.check_inputs(tmp_path)
 
 
 def test_teachers_differ_in_the_objective_alone():
