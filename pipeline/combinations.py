@@ -7,15 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.ablation import Ablation
 from pipeline.diffusion.adaptive import AdaptiveSchedule
 from pipeline.diffusion.denoising import loss_factor
 from pipeline.diffusion.noise_levels import check_chunks
 from pipeline.diffusion.schedule import Schedule
+from pipeline.diffusion.trajectory import DDIM, Euler
 from pipeline.evaluation.evaluate import LONGER, Evaluate
 from pipeline.evaluation.metric_networks import clip_encoder_spec
 from pipeline.grid import Cell
+from pipeline.losses.consistency_distillation import ConsistencyDistillation
+from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.l2 import L2
+from pipeline.losses.loss import Loss
+from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.teacher_forcing import TeacherForcing
+from pipeline.models.denoiser import DenoiserSpec
 from pipeline.models.digit_reader import DigitReaderSpec
 from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
 from pipeline.schema import ConfigError
@@ -37,6 +45,7 @@ def check_combinations(params: Params) -> None:
         with_path("evaluate.bits", params.evaluate.bits.levels, params.denoiser.schedule)
     if params.evaluate.i3d_path is not None:
         _check_i3d(params.evaluate)
+    _check_ablation(params)
 
 
 def _check_teachers(params: Params) -> None:
@@ -45,6 +54,11 @@ def _check_teachers(params: Params) -> None:
     for name, run in params.teacher.items():
         cell = Cell.of(run.method, run.loss)
         _require(cell.excluded is None, f"teacher.{name}.loss: {cell.excluded}")
+        unfit = {"causal": Bidirectional, "bidirectional": TeacherForcing}[name]
+        _require(
+            not isinstance(run.method, unfit),
+            f"teacher.{name}.method must be one for {TEACHERS[name]} attention, got {cell.method}",
+        )
         _check_levels(f"teacher.{name}", run, params.denoiser.schedule)
         _require(
             not run.loss.needs_teacher,
@@ -108,6 +122,12 @@ def _check_students(params: Params) -> None:
     }
     for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):
         _require(bool(cells.losses), f"{stage}.losses must name at least one loss")
+        teachers = {"distill": ("bidirectional", "causal"), "rollout": ("bidirectional",)}[stage]
+        _require(
+            cells.method.attention == "causal" and cells.method.teacher in teachers,
+            f"{stage}.method must make a causal student, judged by a teacher that is one of {', '.join(teachers)}, "
+            f"got one of {cells.method.attention} attention, judged by the {cells.method.teacher} one",
+        )
         for loss, entry in cells.losses.items():
             excluded = Cell.of(cells.method, entry).excluded
             _require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
@@ -115,6 +135,7 @@ def _check_students(params: Params) -> None:
                 loss in params.distill.losses,
                 f"rollout.losses must be among distill.losses, whose students it starts from: {loss} is not",
             )
+            _check_grid(f"{stage}.losses.{loss}", entry, params)
         _same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
     wanted = {f"{stage}-{item}": Checkpoint(stage, item) for stage, names in items.items() for item in names}
     _same("checkpoints", params.checkpoints, "both teachers and every loss of distill and rollout", wanted)
@@ -123,6 +144,22 @@ def _check_students(params: Params) -> None:
             checkpoint == wanted[name],
             f"checkpoints.{name} must be the stage and the item of its name, got {checkpoint.stage} and "
             f"{checkpoint.item}",
+        )
+
+
+def _check_grid(path: str, loss: Loss, params: Params) -> None:
+    """The levels of a consistency loss: those of the schedule; segments end where the sampler asks."""
+    if not isinstance(loss, ConsistencyDistillation | ConsistencyTraining):
+        return
+    grid, sampler = loss.grid, params.sampler
+    with_path(f"{path}.grid", grid.levels, params.denoiser.schedule)
+    if grid.segments > 1:
+        _require(
+            isinstance(sampler.step, DDIM | Euler)
+            and sampler.num_steps == grid.segments
+            and sampler.schedule == grid.spacing,
+            f"{path}.grid.segments above 1 need sampler.step ddim or euler, sampler.num_steps equal to segments "
+            f"and sampler.schedule equal to grid.spacing, got segments={grid.segments} and {sampler}",
         )
 
 
@@ -144,6 +181,46 @@ def _check_clips(params: Params) -> None:
         ("features.num_gate_clips", features.num_gate_clips, half, "half of prepare.num_test"),
     ):
         _require(count <= available, f"{path} must be at most {of}: {count} and {available}")
+
+
+def _check_ablation(params: Params) -> None:
+    """Every network must answer under every schedule: its loss is estimated by levels of all of them."""
+    ablation, causal = params.ablation, params.teacher["causal"]
+    _require(
+        isinstance(causal.method, DiffusionForcing) and isinstance(causal.loss, L2),
+        "teacher.causal must be diffusion_forcing with l2, which the ablation varies",
+    )
+    for name, schedule in ablation.schedules.items():
+        for prediction in ablation.predictions:
+            with_path("ablation.predictions", DenoiserSpec, params.denoiser.backbone, prediction, schedule)
+        with_path(f"ablation.schedules.{name}", causal.sampler.levels, schedule)
+    _check_measured(params, ablation)
+    prepare, num_clips = params.prepare, ablation.num_clips
+    most = min(prepare.num_test // 2, prepare.num_train)
+    _require(
+        num_clips <= most,
+        f"ablation.num_clips must be at most half of prepare.num_test, and prepare.num_train: {num_clips} and "
+        f"{most}",
+    )
+
+
+def _check_measured(params: Params, ablation: Ablation) -> None:
+    """What measures its teachers reaches as far as it must."""
+    for objective in ablation.objectives():
+        path = f"ablation.schedules.{objective.schedule}"
+        try:
+            train, evaluate, spread = params.ablation_units(objective)
+        except ValueError as error:
+            raise ConfigError(f"ablation: {error}") from error
+        native = train.denoiser.schedule
+        if evaluate.bits is not None:
+            with_path(path, evaluate.bits.levels, native)
+        (low, high), (least, most) = native.range, (spread.adaptive.low, spread.adaptive.high)
+        _require(
+            low <= least and most <= high,
+            f"{path} must reach the log-SNRs from {least} to {most}, over which losses are compared, got "
+            f"{low:.4f} to {high:.4f}",
+        )
 
 
 def _check_i3d(evaluate: Evaluate) -> None:

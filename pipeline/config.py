@@ -21,9 +21,11 @@ from pipeline.evaluation.features import TrainFeatures
 from pipeline.losses import LOSSES
 from pipeline.losses.loss import Loss
 from pipeline.methods import METHODS
+from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.method import Method
 from pipeline.methods.self_forcing import SelfForcing
+from pipeline.methods.teacher_forcing import TeacherForcing
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.codec import latent_shape
 from pipeline.params import CodecParams, Params, StudentParams
@@ -87,12 +89,18 @@ def parse_params(raw: Any) -> Params:
                 "attention": "causal",
                 "chunk_len": sampler.chunk_len,
             },
+            Bidirectional: {"sampler": None},
+            TeacherForcing: {"chunk_len": sampler.chunk_len, "sampler": None},
             DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": None},
             SelfForcing: {"sampler": sampler},
             Evaluate: {**run, "num_frames": num_frames, "sampler": sampler},
         },
     )
-    few_step = {DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": sampler}}
+    few_step = {
+        Bidirectional: {"sampler": sampler},
+        TeacherForcing: {"chunk_len": sampler.chunk_len, "sampler": sampler},
+        DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": sampler},
+    }
     students = Schema(REGISTRIES, {**schema.derived, **few_step})
     for name, kind in sections.items():
         if name not in built:

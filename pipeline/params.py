@@ -3,12 +3,16 @@
 import dataclasses
 from dataclasses import dataclass
 
+from pipeline.ablation import Ablation, Objective, Units
 from pipeline.data.store import Prepare
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
+from pipeline.evaluation.loss_spread import LossSpread
 from pipeline.grid import Cell
+from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
+from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.method import Method
 from pipeline.models.codec import CodecSpec
 from pipeline.models.denoiser import DenoiserSpec
@@ -71,6 +75,7 @@ class Params:
     rollout: StudentParams
     evaluate: Evaluate
     checkpoints: dict[str, Checkpoint]
+    ablation: Ablation
 
     def codec_unit(self) -> TrainCodec:
         """The work of stage codec."""
@@ -101,3 +106,23 @@ class Params:
             sampler=self.teacher[item].sampler if is_teacher else self.sampler,
             bits=None if undefined else self.evaluate.bits,
         )
+
+    def ablation_units(self, objective: Objective) -> Units:
+        """The work of one teacher of the ablation: the causal one but for its objective, on one thread."""
+        ablation, like = self.ablation, self.teacher_unit("causal")
+        assert isinstance(like.method, DiffusionForcing)
+        assert isinstance(like.loss, L2)
+        schedules = ablation.schedules
+        loss = dataclasses.replace(like.loss, weighting=ablation.weightings[objective.weighting])
+        denoiser = dataclasses.replace(
+            like.denoiser, prediction=objective.prediction, schedule=schedules[objective.schedule]
+        )
+        train = TrainCell(like.method, loss, denoiser, ablation.training, self.seed, num_threads=1)
+        measure = self.evaluate_unit("teacher", "causal")
+        bits, num_clips = measure.bits, ablation.num_clips
+        if bits is not None:
+            bits = dataclasses.replace(bits, num_clips=min(bits.num_clips, num_clips))
+        i3d = {"i3d_path": None, "i3d_sha256": None}
+        evaluate = dataclasses.replace(measure, num_clips=num_clips, bits=bits, num_threads=1, **i3d)
+        spread = LossSpread(like.method, loss, schedules, num_clips=ablation.num_spread_clips, seed=self.seed)
+        return Units(train, evaluate, spread)

@@ -28,6 +28,7 @@ COMPARED = (  # a bar each
     "final.coverage.precision",
     "final.coverage.recall",
     "final.drift_slope",
+    "final.bits_per_dim.teacher_forcing.value",
     "final.psnr",
 )
 FOLLOWED = (

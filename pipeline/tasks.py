@@ -152,6 +152,11 @@ def bench(call: Call) -> int:
     return call.run("python", "-m", "pipeline.bench", *call.extra)
 
 
+def ablate_diffusion(call: Call) -> int:
+    workspace = workspace_of(call)
+    return call.run("python", "-m", "sweeps.ablate_diffusion", cwd=workspace)
+
+
 def ui(call: Call) -> int:
     return dashboard.serve(workspace_of(call), call.env, call.port)
 
@@ -164,6 +169,10 @@ TASKS: dict[str, Task] = {
     "report": Task(report, "write tables, figures and page anew", "report", has_profile=True),
     "ui": Task(ui, "the MLflow dashboard, on this machine only", "ui --port 5001", has_profile=True, has_port=True),
     "track": Task(track, "bring MLflow up to date with the results", "track --profile smoke", has_profile=True),
+    "ablate-diffusion": Task(
+        ablate_diffusion, "train a teacher under every prediction, weighting and schedule, then compare them",
+        "ablate-diffusion", has_profile=True,
+    ),
     "bench": Task(bench, "time the training step and the rollout", "bench", passes_on="the benchmark"),
     "test": Task(test, "all tests", "test -k rollout -x", passes_on="pytest"),
     "check": Task(check, "format, lint, types and import direction", "check"),
@@ -174,8 +183,9 @@ TASKS: dict[str, Task] = {
 def overview() -> str:
     """The list of tasks, an example each."""
     lines = ["usage: python3 -m pipeline TASK [options]", ""]
+    width = max(map(len, TASKS)) + 2
     for name, task in TASKS.items():
-        lines += [f"  {name:<8}{task.summary}", f"          python3 -m pipeline {task.example}"]
+        lines += [f"  {name:<{width}}{task.summary}", f"  {'':<{width}}python3 -m pipeline {task.example}"]
     lines += [
         "",
         "python3 -m pipeline TASK --help lists the options of one task. The environment is made when needed.",

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.unit import PROJECT, replace_file, work_root
 
 DEFAULT = "default"
-CODE = ("pipeline", "stages")
+CODE = ("pipeline", "stages", "sweeps")
 DVC_CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
 
 

@@ -1,7 +1,6 @@
 """Train a student: python -m stages.student distill|rollout LOSS
 
-distill: (diffusion_forcing, LOSS), from the causal teacher.
-rollout: (self_forcing, LOSS), from the distilled student.
+distill: (its method, LOSS), from the causal teacher. rollout: (self_forcing, LOSS), from the distilled student.
 """
 
 from pathlib import Path
@@ -12,12 +11,13 @@ from stages.entry import ARTIFACTS, publish, stage
 
 def main(params: Params, name: str, loss: str) -> None:
     origin = {"distill": Path("teacher", "causal"), "rollout": Path("distill", loss)}[name]
+    unit = params.student_unit(name, loss)
     inputs = {
         "codec": ARTIFACTS / "codec",
         "init": ARTIFACTS / origin,
-        "teacher": ARTIFACTS / "teacher" / "bidirectional",
+        "teacher": ARTIFACTS / "teacher" / unit.method.teacher,
     }
-    publish(params, name, loss, params.student_unit(name, loss), inputs)
+    publish(params, name, loss, unit, inputs)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,9 @@ def test_track_flattens_results_and_parameters(workspace, tmp_path):
     run = runs_of(workspace)["codec"]
     assert run.data.metrics["final.psnr"] == 21.5
     assert run.data.metrics["final.fvd.excess"] == 12.25
+    assert run.data.metrics["final.bits_per_dim.teacher_forcing.value"] == 3.5
+    assert run.data.metrics["final.bits_per_dim.teacher_forcing.standard_error"] == 0.01
+    assert run.data.metrics["final.bits_per_dim.spread.value"] == 0.25
     assert "final.nothing" not in run.data.metrics
     assert run.data.tags["final.network"] == "both"
     interval = client_of(workspace).get_metric_history(run.info.run_id, "final.fvd.interval")
@@ -228,5 +231,9 @@ def test_the_saved_view_compares_what_was_measured(workspace, tmp_path):
     assert f"/experiments/{experiment.experiment_id}/" in page
     view = json.loads(experiment.tags["mlflow.sharedViewState.forcing-grid"])
     charts = json.loads(view["state"])["compareRunCharts"]
-    assert [chart["metricKey"] for chart in charts if chart["type"] == "BAR"] == ["final.fvd.excess", "final.psnr"]
+    assert [chart["metricKey"] for chart in charts if chart["type"] == "BAR"] == [
+        "final.fvd.excess",
+        "final.bits_per_dim.teacher_forcing.value",
+        "final.psnr",
+    ]
     assert [chart["metricKey"] for chart in charts if chart["type"] == "LINE"] == ["student_loss"]

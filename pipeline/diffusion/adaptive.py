@@ -41,7 +41,8 @@ class AdaptiveSpec:
 class AdaptiveSchedule:
     """The schedule of a network, under which levels are drawn from a learnt density: one table a frame index.
 
-    error: running mean of E|eps - eps_hat|^2 a dimension, (T, bins), 1 at first.
+    error: running mean of E|eps - eps_hat|^2 a dimension, (T, bins); at first that of the best denoiser
+    of white noise.
     """
 
     def __init__(self, spec: AdaptiveSpec, native: Schedule, weighting: Weighting, num_frames: int) -> None:
@@ -54,8 +55,8 @@ class AdaptiveSchedule:
             )
         self.spec, self.native, self.weighting = spec, native, weighting
         self.family, self.range = native.family, (spec.low, spec.high)
-        self.error = torch.ones(num_frames, spec.num_bins, dtype=torch.float64)
         self.edges = torch.linspace(spec.low, spec.high, spec.num_bins + 1, dtype=torch.float64)
+        self.error = torch.sigmoid((self.edges[1:] + self.edges[:-1]) / 2).expand(num_frames, -1).clone()
         self.width = (spec.high - spec.low) / spec.num_bins
 
     def log_snr(self, t: Tensor) -> LogSnr:

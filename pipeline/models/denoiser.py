@@ -1,7 +1,8 @@
 """The denoiser: a backbone behind the narrow waist D(x_t, t) -> x0_hat, in parallel or chunk by chunk.
 
 The backbone is asked in terms of the log-SNR alone: its frames are scaled to variance 1, and its condition is the
-noise share sigma / (alpha + sigma). One network therefore answers under every schedule and every family.
+noise share sigma / (alpha + sigma). One network therefore answers alike under every schedule; and in every family,
+but for the predictions v and score, whose size depends on the family that it was trained in.
 """
 
 import dataclasses

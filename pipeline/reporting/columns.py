@@ -84,6 +84,14 @@ MEASURED: dict[str, Column] = {
         "Growth of windowed FVD over its floor for each frame that the window starts later.",
         -1,
     ),
+    "bits": Column(
+        "",
+        "bits",
+        "Bits per dimension: a bound on the code length of held-out latents, rounded to bins. The least of those "
+        "along three paths; comparable between teachers of one codec alone.",
+        -1,
+        3,
+    ),
     "calls_per_frame": Column(
         "metrics.sampling.calls_per_frame", "calls a frame", "Passes of a frame through the denoiser.", -1, 1
     ),

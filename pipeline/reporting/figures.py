@@ -13,6 +13,7 @@ from pipeline.reporting.overview import draw_overview
 from pipeline.reporting.read import Checkpoint, Study, lookup
 from pipeline.reporting.style import FAINT, FLOOR, INK, WIDE, colours, marker, new_figure, save, theme, without_grid
 from pipeline.reporting.tables import flops_of
+from pipeline.reporting.weighting import draw_weighting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -230,6 +231,7 @@ FIGURES: dict[str, Draw] = {
     "support": draw_support,
     "drift": draw_drift,
     "cost": draw_cost,
+    "weighting": draw_weighting,
     "training": draw_training,
     "corruptions": draw_corruptions,
 }

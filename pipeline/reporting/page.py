@@ -8,10 +8,12 @@ from pipeline.records import DamagedRecordError
 from pipeline.reporting import prose, sections
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.markup import STYLE, moving, picture, still
+from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
 from pipeline.reporting.samples import read_samples
 from pipeline.reporting.style import colours
 from pipeline.reporting.tables import write_grid
+from pipeline.reporting.weighting import explained
 from pipeline.unit import replace_file
 
 NUM_MOVING, NUM_STILL = 8, 2
@@ -31,16 +33,16 @@ def write_report(reports: Path, *, profile: str) -> Path:
     shutil.rmtree(figures, ignore_errors=True)
     drawn = draw_all(study, figures)
     page = reports / "index.html"
-    replace_file(page, page_of(study, drawn))
+    replace_file(page, page_of(study, drawn, objectives(study, reports)))
     return page
 
 
-def page_of(study: Study, drawn: dict[str, Path]) -> str:
-    """The whole page."""
+def page_of(study: Study, drawn: dict[str, Path], ablation: dict[str, list[str]]) -> str:
+    """The whole page; the section of an ablation where one was run."""
 
-    def figure(name: str) -> str:
+    def figure(name: str, said: str = "") -> str:
         warning = f"<strong>{escape(study.warning)}.</strong> " if study.warning else ""
-        return picture(drawn[name], warning + prose.CAPTIONS[name])
+        return picture(drawn[name], f"{warning}{prose.CAPTIONS[name]} {said}".strip())
 
     parts = {
         "Results": [
@@ -59,9 +61,11 @@ def page_of(study: Study, drawn: dict[str, Path]) -> str:
             figure("corruptions"),
             sections.meanings(),
         ],
+        "Likelihood": [prose.LIKELIHOOD, sections.likelihood(study)],
         "Kinds of failure": [figure("support"), figure("drift")],
         "Cost": [prose.COST, sections.cost(study), figure("cost"), sections.seconds(study)],
-        "Training": [figure("training")],
+        "Training": [figure("weighting", explained(study)), figure("training")],
+        **ablation,
         "Provenance": [prose.PROVENANCE, sections.provenance(study)],
     }
     ids = {title: title.lower().replace(" ", "-") for title in parts}

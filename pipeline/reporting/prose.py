@@ -19,6 +19,10 @@ from the start. It cannot see frozen motion, so on the right whole windows are m
 length.""",
     "cost": """Each arrow leads from a checkpoint to one that began as its copy: what a stage bought,
 and at what price. The operations include those of the teachers.""",
+    "weighting": """Every denoising loss is an integral over the log-SNR of its squared error of the noise, weighted
+by w. A w that never rises makes it a mean, over noise levels, of forward KL divergences between noised data and
+model; where w rises, some of them count negatively. How often a level is drawn, p, by itself changes only how noisy
+the loss is, not what it is.""",
     "training": """Every value faint, their running mean bold. Losses of different rows are different quantities,
 and under DMD or GAN a student's loss need not fall, since its critic learns too.""",
     "corruptions": """Real clips, spoilt on purpose. The distance should rise with every defect that the eye sees;
@@ -35,6 +39,12 @@ is self forcing, the student's own rollout.</p>"""
 COST = """<p>A student that needs two teachers has cost what they cost. So every row says what its own training took
 and, under &ldquo;in all&rdquo;, what everything took that it was made from. Operations are those that torch
 counted in the training of denoisers; clips and codec are in the seconds alone, evaluation in neither.</p>"""
+LIKELIHOOD = """<p>A checkpoint that denoises at every level also tells how probable a clip is: the steps from pure
+noise to frames are a code for the clip, and bits per dimension are its length. The frames may be cleaned in any
+order, and each order, a path over their noise levels, is a code of its own. Of bounds the least counts, and it is
+the one among the results. For a causal teacher expect it along teacher forcing, which cleans a frame only after all
+before it: where frames are noisy together, its mask hides from each what the later ones know, and the bound pays
+for that.</p>"""
 PROVENANCE = """<p>A fingerprint is a checksum of the parameters, the inputs, the source of every module that the
 unit runs, and the versions of libraries. Records are joined by the checksums of what was written and read, so
 this page cannot mix two runs.</p>"""
@@ -91,7 +101,9 @@ def trust(study: Study) -> str:
     rising, families = (
         lookup(study.stage("features"), f"metrics.{name}") for name in ("rising_families", "num_families")
     )
-    return f"""<p>FVD compares {number:,} generated with {number:,} real clips, by the features of the network
+    return f"""<p>Where the sources of this project are wrong, what was run follows what is right:
+<a href="errata.md">errata.md</a> lists every such place, and the test that shows it.</p>
+<p>FVD compares {number:,} generated with {number:,} real clips, by the features of the network
 <code>{escape(network)}</code>, sha256 <code>{escape(checksum)}</code>. It is comparable only with distances at
 the same number of clips and by the same network. Its floor is what real clips score against other real clips. The
 intervals, of 95 %, are by bootstrap over clips: they say nothing of another training seed, and every cell was

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.diffusion.schedule import SCHEDULES
+from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.grid import Cell
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
@@ -13,6 +15,7 @@ from pipeline.records import DamagedRecordError, Record, read_records
 MEASURING = ("features",)  # inputs that only measure: no ancestors of what is trained
 GIVEN = ("i3d",)  # inputs that a person gives, and no unit made
 TIMES = "\u00d7"
+KINDS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (*SCHEDULES.values(), *WEIGHTINGS.values())}
 PROFILE_OF_RESULTS = "default"  # any other profile is there to be fast
 
 
@@ -141,6 +144,28 @@ def lookup(record: Record, path: str) -> Any:
             raise DamagedRecordError(f"{_path(record)} is damaged: it lacks {path}")
         value = value[name]
     return value
+
+
+def rebuild(record: Record, path: str) -> Any:
+    """The schedule or the weighting that a record's parameters describe, as `pipeline.unit.as_plain` wrote them.
+
+    Raises:
+        DamagedRecordError: there is none, or none of the library is like it.
+    """
+    return _built(lookup(record, path), f"{_path(record)} is damaged: {path}")
+
+
+def _built(value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    parts = {name: _built(part, f"{place}.{name}") for name, part in value.items()}
+    kind = parts.pop("type", None)
+    if kind not in KINDS:
+        raise DamagedRecordError(f"{place} is no schedule or weighting: {kind}")
+    try:
+        return KINDS[kind](**parts)
+    except (TypeError, ValueError) as error:
+        raise DamagedRecordError(f"{place}: {error}") from error
 
 
 def _chain(record: Record, makers: dict[str, Record]) -> tuple[Record, ...]:

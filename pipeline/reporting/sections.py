@@ -10,12 +10,13 @@ from pipeline.methods import METHODS
 from pipeline.records import Record
 from pipeline.reporting.columns import COLUMNS, MEASURED
 from pipeline.reporting.goals import goals
+from pipeline.reporting.likelihood import PATHS, absence, bounds, least_bound
 from pipeline.reporting.markup import cell, row_head, table
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.style import colours
 from pipeline.reporting.tables import COST, Row, checkpoint_rows, grid_rows, shown
 
-REACHED = tuple(name for name in MEASURED if name not in COST)
+REACHED = tuple(name for name in MEASURED if name not in (*COST, "floor"))  # the floor is the FVD of real clips
 ARXIV = "arXiv:"
 
 
@@ -41,11 +42,69 @@ def _columns(study: Study, rows: list[Row], names: tuple[str, ...], caption: str
     shades, body = colours(study), []
     for row in rows:
         best = row["best_in"].split()
-        cells_of_row = [cell(shown(row, name), "best" if name in best else "") for name in names]
+        cells_of_row = [cell(_shown(row, name), "best" if name in best else "") for name in names]
         kind = "" if row["checkpoint"] in shades else ' class="reference"'
         body.append((kind, [row_head(row["checkpoint"], shades.get(row["checkpoint"], "")), *cells_of_row]))
     heads = ["", *(f'<span title="{escape(COLUMNS[name].meaning)}">{COLUMNS[name].title}</span>' for name in names)]
     return table(heads, body, caption=_with_warning(study, caption))
+
+
+def _shown(row: Row, name: str) -> str:
+    """A cell of the page, which has room to say that bits per dimension are not defined."""
+    if name == "bits" and row["bits_absence"]:
+        kind, _, reason = row["bits_absence"].partition(": ")
+        return f'<span title="{escape(reason)}">{kind}</span>'
+    return shown(row, name)
+
+
+def likelihood(study: Study) -> str:
+    """Bits per dimension along each path, their spread, and what the least is made of; why others have none."""
+    body, reasons = [], {}
+    for checkpoint in study.checkpoints:
+        least, missing = least_bound(checkpoint), absence(checkpoint)
+        if missing:
+            reasons.setdefault(missing, []).append(checkpoint.name)
+        if least is None:
+            continue
+        measured = checkpoint.measured
+        along = [
+            cell(_with_error(one.value, one.standard_error), "best" if one == least else "")
+            for one in bounds(checkpoint)
+        ]
+        spread = (lookup(measured, f"metrics.bits_per_dim.spread.{part}") for part in ("value", "standard_error"))
+        parts = (
+            lookup(measured, f"metrics.bits_per_dim.{least.path}.{part}")
+            for part in ("prior", "transitions", "reconstruction")
+        )
+        shade = colours(study)[checkpoint.name]
+        cells_of_row = [*along, cell(_with_error(*spread)), *(cell(f"{part:.3f}") for part in parts)]
+        body.append(("", [row_head(checkpoint.name, shade), *cells_of_row]))
+    heads = ["", *(path.replace("_", " ") for path in PATHS), "spread", "prior", "transitions", "reconstruction"]
+    said = "".join(
+        f"<li><strong>{kind}</strong> for {', '.join(map(escape, names))}: {escape(reason)}.</li>"
+        for (kind, reason), names in reasons.items()
+    )
+    return (table(heads, body, caption=_bits_caption(study)) if body else "") + (f"<ul>{said}</ul>" if said else "")
+
+
+def _with_error(value: float, standard_error: float) -> str:
+    return f"{value:.3f} &plusmn; {standard_error:.3f}"
+
+
+def _bits_caption(study: Study) -> str:
+    """How it was measured, as the first that was says."""
+    first = next(c.measured for c in study.checkpoints if not absence(c))
+    clips, levels, dims = (
+        lookup(first, f"metrics.bits_per_dim.num_{name}") for name in ("clips", "levels", "dims")
+    )
+    width = lookup(first, "work.bits.bin_width")
+    return _with_warning(
+        study,
+        f"Bits per dimension of {clips:,} held-out clips of {dims:,} numbers, by chains of {levels:,} levels. The "
+        f"numbers are latents of standard deviation 1, rounded to {width:g} (without a codec, pixels are 256 "
+        f"values): compare teachers of one codec alone. &plusmn;: one standard error over clips. Spread: the "
+        f"highest path less the lowest, 0 for an exact denoiser that sees all frames. Then the parts of the least.",
+    )
 
 
 def grid(study: Study) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.records import DamagedRecordError, Record
 from pipeline.reporting.columns import COLUMNS, MEASURED, NOTHING, SPENT
+from pipeline.reporting.likelihood import absence, least_bound
 from pipeline.reporting.read import Checkpoint, Study, lookup, read_study
 
 Row = dict[str, Any]
@@ -17,7 +18,6 @@ BEST = "*"
 HEADING = 6  # letters above which a title of several words takes two lines
 QUALITY = (
     "fvd",
-    "floor",
     "excess",
     "precision",
     "recall",
@@ -26,6 +26,7 @@ QUALITY = (
     "agreement_last",
     "kappa_last",
     "speed_w1",
+    "bits",
 )
 COST = ("calls_per_frame", "frames_per_s", "latency_ms", *SPENT)
 REFERENCES = {  # rows of real clips, for scale: what of them an evaluation measures, and where it says so
@@ -81,7 +82,8 @@ def best_rows(values: list[Any], better: int) -> list[int]:
 def _row(checkpoint: Checkpoint, study: Study) -> Row:
     trained, measured, cell = checkpoint.trained, checkpoint.measured, checkpoint.cell
     low, high = lookup(measured, "metrics.fvd.interval")
-    numbers = {name: lookup(measured, column.path) for name, column in MEASURED.items()}
+    bits, no_bits = least_bound(checkpoint), absence(checkpoint)
+    numbers = {name: lookup(measured, column.path) for name, column in MEASURED.items() if column.path}
     spent = {name: lookup(trained, column.path) for name, column in SPENT.items() if column.path}
     return {
         "checkpoint": checkpoint.name,
@@ -92,6 +94,10 @@ def _row(checkpoint: Checkpoint, study: Study) -> Row:
         "divergence": cell.divergence,
         "paper": cell.paper,
         **numbers,
+        "bits": bits.value if bits else None,
+        "bits_error": bits.standard_error if bits else None,
+        "bits_path": bits.path if bits else None,
+        "bits_absence": ": ".join(no_bits) if no_bits else None,
         "excess_low": low,
         "excess_high": high,
         "num_clips": lookup(measured, "metrics.fvd.num_clips"),
@@ -147,8 +153,9 @@ def as_text(study: Study) -> str:
     first = study.checkpoints[0].measured
     number, network = lookup(first, "metrics.fvd.num_clips"), lookup(first, "metrics.fvd.network")
     notes = [
-        f"{BEST} best of its column. FVD at n = {number:,} ({network}); excess = FVD - floor, 95 % interval;",
+        f"{BEST} best of its column. FVD at n = {number:,} ({network}); excess = FVD - that of real clips [95 %];",
         "1→2, 1→last: the digit read there is that of frame 1; kappa: beyond chance. In all: with its ancestors.",
+        f"bits: per dimension of the latents, a bound; {NOTHING} where none is defined, and grid.csv says why.",
     ]
     warning = [f"!! {study.warning}"] if study.warning else []
     return "\n".join([*warning, *blocks[0], "", *blocks[1], "", *notes, *warning])

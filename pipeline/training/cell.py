@@ -25,8 +25,8 @@ WATCHED = "learning_rate, max_grad_norm, batch_size"  # the parameters to look a
 class TrainCell:
     """Train `method` x `loss`.
 
-    Inputs: `codec` (latents of the train split); `init`, the student to start from, and `teacher`, a full-attention
-    denoiser, each where the cell has one.
+    Inputs: `codec` (latents of the train split); `init`, the student to start from, and `teacher`, a denoiser of
+    the attention that the method's judging asks for, each where the cell has one.
     """
 
     method: Method
@@ -35,6 +35,11 @@ class TrainCell:
     training: TrainingSpec
     seed: int
     num_threads: int
+
+    def __post_init__(self) -> None:
+        attention = self.denoiser.backbone.attention
+        if self.method.attention == "full" and attention != "full":
+            raise ValueError(f"backbone.attention must be full under {type(self.method).__name__}, got {attention}")
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """Resume or start; yields a report every `report_every` steps.

@@ -296,3 +296,13 @@ def test_impossible_chains_are_refused(rng):
     chain, x0 = chain_of(schedule, levels, PIXEL_BINS), torch.zeros(1, 1, 1, 1, 1)
     with pytest.raises(ValueError, match="num_draws must be at least 2, got 1"):
         chain.estimate(lambda *_: x0, x0, chain.path(1, 0), num_draws=1, rng=rng)
+
+
+def test_moves_cost_what_variational_diffusion_models_count():
+    """google-research/vdm: T = 1,000, -log-SNR linear from -13.3 to 5, squared error of eps .7 at every level."""
+    log_snr = 13.3 - 18.3 * torch.arange(1001, dtype=torch.float64) / 1000
+    per_eps = transition_weights(log_snr)[1:] / log_snr[1:].exp()
+    assert (1000 * 0.7 * per_eps).tolist() == pytest.approx([6.46396489] * 1000, rel=1e-8)
+    continuous = 18.3 * 0.7 / 2
+    assert continuous == pytest.approx(6.405)
+    assert 1000 * 0.7 * per_eps.mean().item() == pytest.approx(continuous, rel=0.01)

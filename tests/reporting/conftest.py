@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 
 from pipeline.data.moving_digits import MovingDigits
+from pipeline.diffusion.schedule import FlowMatching
+from pipeline.evaluation.bits import BitsPerDimension
+from pipeline.losses.dmd import Dmd
+from pipeline.losses.gan import Gan
+from pipeline.losses.l2 import L2
+from pipeline.models.backbone import BackboneSpec
+from pipeline.models.denoiser import DenoiserSpec
 from pipeline.records import read_record
 from pipeline.reporting.read import artifact_digest
 from pipeline.streams import numpy_stream
+from pipeline.unit import as_plain
 
 NUM_CLIPS, NUM_FRAMES = 8, 16
 CELLS = {  # stage, item -> method, loss, attention, made from
@@ -24,6 +32,7 @@ CELLS = {  # stage, item -> method, loss, attention, made from
     ("rollout", "dmd"): ("SelfForcing", "Dmd", "causal", {"init": "distill@dmd"}),
     ("rollout", "gan"): ("SelfForcing", "Gan", "causal", {"init": "distill@gan"}),
 }
+LOSSES = {"L2": L2(), "Dmd": Dmd(), "Gan": Gan()}
 TASTE = {"teacher@causal": 0.5, "teacher@bidirectional": 0.3, "distill@dmd": 1.6, "distill@gan": 1.3}
 
 
@@ -88,14 +97,19 @@ class Bench:
             },
             seconds=100.0 * (index + 1),
             made_from=made_from,
-            work={"denoiser": {"backbone": {"attention": attention}}, "seed": 0},
+            work={
+                "denoiser": as_plain(DenoiserSpec(BackboneSpec(attention=attention), schedule=FlowMatching(2.0))),
+                "loss": as_plain(LOSSES[loss]),
+                "training": {"adaptive": None},
+                "seed": 0,
+            },
             curve=training_curve(index, has_critic=loss != "L2"),
         )
         distance = TASTE.get(f"{stage}@{item}", 0.8 if item == "dmd" else 1.0)
         directory = self.write(
             "evaluate",
             f"{stage}-{item}",
-            measured(distance, index),
+            measured(distance, index) | ({"bits_per_dim": bits_per_dim(distance)} if loss == "L2" else {}),
             seconds=30.0,
             made_from={
                 "clips": "prepare",
@@ -103,7 +117,7 @@ class Bench:
                 "codec": "codec",
                 "student": f"{stage}@{item}",
             },
-            work={"num_frames": NUM_FRAMES // 2},
+            work={"num_frames": NUM_FRAMES // 2, "bits": as_plain(BitsPerDimension()) if loss == "L2" else None},
         )
         write_samples(directory, distance)
 
@@ -163,6 +177,19 @@ def measured(distance: float, index: int) -> dict[str, Any]:
             "codec": {"first_to_second": 0.985, "first_to_last": 0.951, "kappa_last": 0.94},
         },
         "sampling": {"calls_per_frame": 5.0 + index, "frames_per_s": 410.0 - index, "latency_s": 0.021},
+    }
+
+
+def bits_per_dim(distance: float) -> dict[str, Any]:
+    """What BitsPerDimension measures; the least is along teacher forcing up to a distance of .45, else lockstep."""
+    paths = {"teacher_forcing": 3.0 + distance, "pyramid": 3.3 + distance, "lockstep": 3.9 - distance}
+    parts = {"prior": 0.001, "transitions": 1.2, "reconstruction": 2.0}
+    return {
+        **{name: {"value": value, "standard_error": 0.01, **parts} for name, value in paths.items()},
+        "spread": {"value": max(paths.values()) - min(paths.values()), "standard_error": 0.004},
+        "num_clips": 512,
+        "num_levels": 1024,
+        "num_dims": 512,
     }
 
 

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.grid import Cell
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.figures import FILES
 from pipeline.reporting.page import write_report
@@ -83,8 +85,9 @@ def test_page_needs_nothing_but_itself(run):
     assert not page.tags & {"script", "link", "iframe", "object", "video", "base"}
     assert "url(" not in text
     assert "@import" not in text
-    outside = [link for link in page.links if not link.startswith("#")]
+    outside = [link for link in page.links if not link.startswith("#") and link != "errata.md"]
     assert outside
+    assert "errata.md" in page.links
     assert all(re.fullmatch(r"https://arxiv\.org/abs/[\d.]+", link) for link in outside)
     assert len(re.findall(r"https?://", text)) == len(outside)
 
@@ -101,6 +104,33 @@ def test_page_shows_every_checkpoint_playing_and_still(run):
 
 def test_page_tells_why_a_cell_is_left_out(run):
     assert "left out: l2 needs a target" in (run / "index.html").read_text()
+
+
+def test_page_says_of_whom_bits_are_not_defined_and_why(run):
+    text = (run / "index.html").read_text()
+    assert len(re.findall(r'<td><span title="(dmd|gan) trains the frames[^"]*">not defined<', text)) == 4
+    reason = escape(Cell("self_forcing", "gan").likelihood_undefined or "")
+    assert f"<li><strong>not defined</strong> for distill@gan, rollout@gan: {reason}.</li>" in text
+
+
+def test_page_shows_the_bits_of_every_path_and_marks_the_least(run):
+    text = (run / "index.html").read_text()
+    section = text[text.index('<section id="likelihood">') :].split("</section>")[0]
+    causal, bidirectional = re.findall(r"<tr><th scope=\"row\">.*?</tr>", section)
+    assert "teacher@causal" in causal
+    marked = '<td class="best">{} &plusmn; 0.010</td>'
+    assert marked.format("3.400") in causal  # lockstep
+    assert marked.format("3.300") in bidirectional  # teacher forcing
+    assert causal.index("3.500") < causal.index("3.800") < causal.index("3.400")
+    assert "<td>0.400 &plusmn; 0.004</td>" in causal
+    assert "512 held-out clips of 512 numbers, by chains of 1,024 levels" in section
+
+
+def test_page_says_which_weights_are_monotone(run):
+    text = (run / "index.html").read_text()
+    law = "<code>prediction_l2 (prediction flow_velocity)</code> under <code>flow_matching (shift 2.0)</code>"
+    assert f"The weight of teacher@causal, teacher@bidirectional, {law}, is monotone: it never rises" in text
+    assert f"The weight of the fake score of distill@dmd, rollout@dmd, {law}, is monotone" in text
 
 
 def test_report_is_the_same_bytes_twice(run, tmp_path, write_run):

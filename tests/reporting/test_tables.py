@@ -21,6 +21,12 @@ def record_of(reports, *name):
     return json.loads(reports.joinpath(*name, "record.json").read_text())
 
 
+def edit_record(directory, change):
+    record = json.loads((directory / "record.json").read_text())
+    change(record)
+    (directory / "record.json").write_text(json.dumps(record))
+
+
 def test_grid_holds_what_the_records_say(reports, rows):
     for name, row in rows.items():
         stage, found, item = name.partition("@")
@@ -73,6 +79,36 @@ def test_best_value_is_marked_at_the_better_end(rows):
     assert best_rows([3, 1], 0) == []
     assert {"excess", "recall", "agreement_last"} <= set(rows["teacher@bidirectional"]["best_in"].split())
     assert "excess" not in rows["rollout@dmd"]["best_in"]
+
+
+def test_bits_are_the_least_of_the_paths_and_empty_where_they_are_not_defined(reports, rows, tmp_path):
+    paths = record_of(reports, "evaluate", "teacher-causal")["metrics"]["bits_per_dim"]
+    row = rows["teacher@causal"]
+    assert (row["bits"], row["bits_path"], row["bits_error"]) == (paths["lockstep"]["value"], "lockstep", 0.01)
+    assert row["bits"] == min(paths[name]["value"] for name in ("teacher_forcing", "pyramid", "lockstep"))
+    assert rows["teacher@bidirectional"]["bits_path"] == "teacher_forcing"
+    write_grid(read_study(reports), tmp_path / "grid.csv")
+    with (tmp_path / "grid.csv").open(newline="") as file:
+        read = {row["checkpoint"]: row for row in csv.DictReader(file)}
+    assert float(read["teacher@causal"]["bits"]) == row["bits"]
+    assert read["rollout@dmd"]["bits"] == read["real clips"]["bits"] == ""
+    assert read["rollout@dmd"]["bits_absence"].startswith(
+        "not defined: dmd trains the frames that a few steps make"
+    )
+    assert read["teacher@causal"]["bits_absence"] == read["real clips"]["bits_absence"] == ""
+
+
+def test_bits_that_were_not_asked_for_are_not_measured(reports):
+    edit_record(reports / "evaluate" / "teacher-causal", lambda record: record["work"].update(bits=None))
+    rows = {row["checkpoint"]: row for row in grid_rows(read_study(reports))}
+    assert rows["teacher@causal"]["bits"] is None
+    assert rows["teacher@causal"]["bits_absence"] == "not measured: evaluate.bits is null"
+
+
+def test_bits_that_a_teacher_lacks_are_named(reports):
+    edit_record(reports / "evaluate" / "teacher-causal", lambda record: record["metrics"].pop("bits_per_dim"))
+    with pytest.raises(DamagedRecordError, match=r"teacher-causal/record\.json .* metrics\.bits_per_dim"):
+        grid_rows(read_study(reports))
 
 
 def test_csv_keeps_every_row_and_digit(reports, rows, tmp_path):

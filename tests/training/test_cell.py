@@ -207,3 +207,8 @@ def test_what_does_not_fit_is_refused(codec, teacher, work_root):
     pixels = dataclasses.replace(cell.denoiser, backbone=dataclasses.replace(BACKBONE, channels=1))
     with pytest.raises(ValueError, match="backbone must fit the latents"):
         run_unit("cell", dataclasses.replace(cell, denoiser=pixels), {"codec": codec})
+
+
+def test_a_method_of_full_attention_refuses_a_causal_student():
+    with pytest.raises(ValueError, match=r"backbone.attention must be full under Bidirectional, got causal"):
+        make_cell("bidirectional", attention="causal")

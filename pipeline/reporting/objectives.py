@@ -1,0 +1,225 @@
+"""The section "Objectives": teachers under every prediction, weighting and schedule of the ablation."""
+
+import csv
+import dataclasses
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.records import DamagedRecordError
+from pipeline.reporting.claims import AXES, NORMAL_95, TITLES, Spread, Teacher, verdicts
+from pipeline.reporting.columns import NOTHING
+from pipeline.reporting.markup import cell, picture, row_head, table
+from pipeline.reporting.read import Study, artifact_digest
+from pipeline.reporting.style import HUES, INK, MARKERS, WIDE, new_figure, save, theme, without_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COMMAND = "python3 -m pipeline ablate-diffusion"
+PANELS = {**TITLES, "loss_relative_sd": "relative sd of a clip's loss"}
+CAPTION = """Every teacher of the ablation: bits per dimension of the latents along teacher forcing, excess FVD, and
+how far the training loss of a single clip scatters about its mean under the teacher's own schedule. Lines: 95 %
+intervals over clips; every teacher was trained once."""
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Both tables of an ablation, and what they were made from."""
+
+    teachers: list[Teacher]
+    spread: list[Spread]
+    profile: str
+    codec: str  # digest of the artifacts whose latents the teachers speak
+    num_clips: int
+    failed: dict[str, str]
+
+
+def read_objectives(reports: Path) -> Objectives:
+    """Raises DamagedRecordError: a file is missing, damaged, or lacks an entry."""
+    path = reports / "ablation" / "run.json"
+    try:
+        about = json.loads(path.read_text())
+        named = {name: about[name] for name in ("profile", "codec", "num_clips", "failed")}
+        path = path.with_name("diffusion.csv")
+        teachers = _read(path, Teacher)
+        path = path.with_name("spread.csv")
+        return Objectives(teachers, _read(path, Spread), **named)
+    except OSError as error:
+        raise DamagedRecordError(f"{path} cannot be read: {error.strerror}") from error
+    except KeyError as error:
+        raise DamagedRecordError(f"{path} is damaged: it lacks {error}") from error
+    except (ValueError, TypeError) as error:
+        raise DamagedRecordError(f"{path} is damaged: {error}") from error
+
+
+def _read(path: Path, kind: type) -> list[Any]:
+    """The lines of a table as `kind`, whose fields are words, counts or numbers; an empty number is None."""
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    lines = []
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file, strict=True):
+            values: dict[str, Any] = {}
+            for name, of in fields.items():
+                text = row[name]
+                values[name] = text if of is str else int(text) if of is int else _number(text, of)
+            lines.append(kind(**values))
+    if not lines:
+        raise ValueError("it has no lines")
+    return lines
+
+
+def _number(text: str, kind: Any) -> float | None:
+    return None if text == "" and kind is not float else float(text)
+
+
+def objectives(study: Study, reports: Path) -> dict[str, list[str]]:
+    """The section by its title, and its figure among the others; nothing where the ablation was never run."""
+    if not (reports / "ablation").exists():
+        return {}
+    found = read_objectives(reports)
+    with theme():
+        drawn = draw_objectives(found, study, reports / "figures" / "objectives.svg")
+    lines = "".join(f"<li>{escape(line)}</li>" for line in verdicts(found.teachers, found.spread))
+    of_teachers = f"Teachers of the ablation, at n = {found.num_clips:,} clips; loss: under their own schedule."
+    of_spread = "The loss of each network, its levels drawn under several schedules: mean, and spread of one clip."
+    return {
+        "Objectives": [
+            *(f'<p class="warning">{escape(line)}</p>' for line in notices(found, study)),
+            "<p>One backbone, the same data and as many updates under every objective. "
+            f"<code>{COMMAND}</code> makes this section.</p>",
+            f"<ul>{lines}</ul>",
+            picture(drawn, _warned(study, CAPTION)),
+            html_table(teacher_lines(found), _warned(study, of_teachers)),
+            html_table(spread_lines(found), _warned(study, of_spread)),
+        ]
+    }
+
+
+def notices(found: Objectives, study: Study) -> list[str]:
+    """What a reader must know before the numbers."""
+    lines = []
+    if found.codec != artifact_digest(study.stage("codec")):
+        lines.append(f"These teachers speak the latents of another codec than that of this run: {COMMAND}")
+    if found.profile != study.profile:
+        lines.append(f"These teachers are of profile {found.profile}, this page is of {study.profile}")
+    return [*lines, *(f"{name} failed: {reason}" for name, reason in found.failed.items())]
+
+
+def teacher_lines(found: Objectives) -> list[list[str]]:
+    """A line of heads, then one a teacher."""
+    lines = [[*AXES, "bits/dim", "excess FVD", "1→2", "loss", "rel. sd", "updates", "seconds"]]
+    for teacher in found.teachers:
+        bits = NOTHING
+        if teacher.bits_per_dim is not None:
+            bits = f"{teacher.bits_per_dim:.3f} ± {teacher.bits_standard_error:.3f}"
+        lines.append(
+            [
+                teacher.prediction,
+                teacher.weighting,
+                teacher.schedule,
+                bits,
+                f"{teacher.excess:.1f} [{teacher.excess_low:.1f}, {teacher.excess_high:.1f}]",
+                f"{teacher.agreement_second:.3f}",
+                f"{teacher.loss:.4f}",
+                f"{teacher.loss_relative_sd:.2f}",
+                f"{teacher.updates:,}",
+                f"{teacher.seconds:,.0f}",
+            ]
+        )
+    return lines
+
+
+def spread_lines(found: Objectives) -> list[list[str]]:
+    """A line of heads, then one a network and law: every schedule that drew the levels beside the others."""
+    names = list(dict.fromkeys(line.drawn_under for line in found.spread))
+    networks: dict[tuple[str, ...], dict[str, Spread]] = {}
+    for line in found.spread:
+        key = (line.prediction, line.weighting, line.schedule, line.law.replace("_", " "))
+        networks.setdefault(key, {})[line.drawn_under] = line
+    heads = [*AXES, "levels"]
+    for name in names:
+        heads += [f"{name}: loss", "rel. sd"]
+    lines = [heads]
+    for key, by_name in networks.items():
+        numbers = []
+        for name in names:
+            line = by_name.get(name)
+            shown = (f"{line.mean:.4f} ± {line.standard_error:.4f}", f"{line.relative_sd:.2f}") if line else ()
+            numbers += shown or (NOTHING, NOTHING)
+        lines.append([*key, *numbers])
+    return lines
+
+
+def html_table(lines: list[list[str]], caption: str) -> str:
+    """The first cell of a line heads it."""
+    heads, *body = lines
+    rows = [("", [row_head(first), *(cell(escape(text)) for text in rest)]) for first, *rest in body]
+    return table([escape(head) for head in heads], rows, caption=caption)
+
+
+def as_text(found: Objectives) -> str:
+    """The table of teachers and the verdicts, for a terminal."""
+    lines = teacher_lines(found)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [
+        "  ".join(
+            text.ljust(width) if column < len(AXES) else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([*shown, "", *verdicts(found.teachers, found.spread)])
+
+
+def draw_objectives(found: Objectives, study: Study, path: Path) -> Path:
+    """A panel a measure: across the weightings, the hue the prediction, the marker the schedule."""
+    figure = new_figure(WIDE, 3.7)
+    panels = [name for name in PANELS if any(vars(teacher)[name] is not None for teacher in found.teachers)]
+    for axis, name in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        _points(axis, found.teachers, name)
+        axis.set_title(PANELS[name])
+        figure.legends.clear()
+        labelled = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=3)
+    path.parent.mkdir(exist_ok=True)
+    return save(figure, path, study)
+
+
+def _points(axis: "Axes", teachers: list[Teacher], name: str) -> None:
+    """Side by side around their weighting, in the order of the table."""
+    weightings, predictions, schedules = (
+        list(dict.fromkeys(vars(teacher)[kind] for teacher in teachers))
+        for kind in ("weighting", "prediction", "schedule")
+    )
+    beside = [(prediction, schedule) for prediction in predictions for schedule in schedules]
+    for teacher in teachers:
+        value = vars(teacher)[name]
+        if value is None:
+            continue
+        rank = beside.index((teacher.prediction, teacher.schedule))
+        across = weightings.index(teacher.weighting) + 0.8 * ((rank + 0.5) / len(beside) - 0.5)
+        colour = HUES[1 + predictions.index(teacher.prediction) % (len(HUES) - 1)]
+        marker = MARKERS[schedules.index(teacher.schedule) % len(MARKERS)]
+        axis.plot([across, across], _interval(teacher, name, value), color=colour, linewidth=1.2, alpha=0.6)
+        label = f"{teacher.prediction}, {teacher.schedule}".replace("_", " ")
+        style = {"markersize": 6.5, "markeredgecolor": "white", "linestyle": "none"}
+        axis.plot(across, value, marker=marker, color=colour, label=label, **style)
+    axis.set_xticks(range(len(weightings)), weightings, color=INK)
+    axis.set_xlim(-0.5, len(weightings) - 0.5)
+    without_grid(axis, "x")
+
+
+def _interval(teacher: Teacher, name: str, value: float) -> tuple[float, float]:
+    if name == "excess":
+        return teacher.excess_low, teacher.excess_high
+    if name == "bits_per_dim":
+        half = NORMAL_95 * (teacher.bits_standard_error or 0.0)
+        return value - half, value + half
+    return value, value
+
+
+def _warned(study: Study, caption: str) -> str:
+    return f"<strong>{escape(study.warning)}.</strong> {caption}" if study.warning else caption
