@@ -137,13 +137,16 @@ def _check_students(params: Params) -> None:
             )
             _check_grid(f"{stage}.losses.{loss}", entry, params)
         _same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
-    wanted = {f"{stage}-{item}": Checkpoint(stage, item) for stage, names in items.items() for item in names}
-    _same("checkpoints", params.checkpoints, "both teachers and every loss of distill and rollout", wanted)
+    asked = [Checkpoint(stage, item) for stage, names in items.items() for item in names]
+    asked.append(Checkpoint("teacher", "causal", few_steps=True))
+    wanted = {checkpoint.name: checkpoint for checkpoint in asked}
+    rule = "both teachers, the causal one in few steps too, and every loss of distill and rollout"
+    _same("checkpoints", params.checkpoints, rule, wanted)
     for name, checkpoint in params.checkpoints.items():
         _require(
             checkpoint == wanted[name],
-            f"checkpoints.{name} must be the stage and the item of its name, got {checkpoint.stage} and "
-            f"{checkpoint.item}",
+            f"checkpoints.{name} must be the stage, the item and the few_steps of its name, got "
+            f"{checkpoint.stage}, {checkpoint.item} and {checkpoint.few_steps}",
         )
 
 

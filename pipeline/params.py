@@ -52,10 +52,16 @@ class StudentParams:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is evaluated: the student of a stage's item."""
+    """What is evaluated: the student of a stage's item. few_steps: a teacher, sampled as its students are."""
 
     stage: str
     item: str
+    few_steps: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its key in `checkpoints`, and the item of stage evaluate."""
+        return "-".join([self.stage, self.item, *(["few_steps"] if self.few_steps else [])])
 
 
 @dataclass(frozen=True)
@@ -96,15 +102,16 @@ class Params:
             cells.method, cells.losses[loss], self.denoiser, cells.training[loss], self.seed, self.num_threads
         )
 
-    def evaluate_unit(self, stage: str, item: str) -> Evaluate:
-        """The work of stage evaluate, for one checkpoint: teachers have samplers of their own, and likelihoods."""
+    def evaluate_unit(self, checkpoint: Checkpoint) -> Evaluate:
+        """The work of stage evaluate: teachers have samplers of their own, and likelihoods, once each."""
+        stage, item, few_steps = checkpoint.stage, checkpoint.item, checkpoint.few_steps
         is_teacher = stage == "teacher"
         trained = self.teacher_unit(item) if is_teacher else self.student_unit(stage, item)
         undefined = Cell.of(trained.method, trained.loss).likelihood_undefined
         return dataclasses.replace(
             self.evaluate,
-            sampler=self.teacher[item].sampler if is_teacher else self.sampler,
-            bits=None if undefined else self.evaluate.bits,
+            sampler=self.teacher[item].sampler if is_teacher and not few_steps else self.sampler,
+            bits=None if undefined or few_steps else self.evaluate.bits,
         )
 
     def ablation_units(self, objective: Objective) -> Units:
@@ -118,7 +125,7 @@ class Params:
             like.denoiser, prediction=objective.prediction, schedule=schedules[objective.schedule]
         )
         train = TrainCell(like.method, loss, denoiser, ablation.training, self.seed, num_threads=1)
-        measure = self.evaluate_unit("teacher", "causal")
+        measure = self.evaluate_unit(Checkpoint("teacher", "causal"))
         bits, num_clips = measure.bits, ablation.num_clips
         if bits is not None:
             bits = dataclasses.replace(bits, num_clips=min(bits.num_clips, num_clips))

@@ -61,6 +61,6 @@ def test_dvc_runs_the_losses_of_the_parameters_before_what_reads_all_reports(tmp
     ran = repro()
     assert set(ran[-2:]) == {"report", "track"}
     assert [name for name in ran if name.startswith("student")] == ["student distill dmd", "student rollout dmd"]
-    assert "evaluate distill gan" not in ran
-    assert "evaluate rollout dmd" in ran
+    assert "evaluate distill-gan" not in ran
+    assert "evaluate rollout-dmd" in ran
     assert repro() == ran

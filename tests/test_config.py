@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config import load_params, parse_params
+from pipeline.params import Checkpoint
 from pipeline.schema import ConfigError
 from pipeline.unit import PROJECT
 from pipeline.workspace import merged_params
@@ -57,8 +58,10 @@ def test_the_default_parameters_are_whole_and_the_units_follow_from_them():
     assert params.teacher_unit("causal").method.sampler is None
     assert student.denoiser.backbone.attention == "causal"
     assert params.teacher_unit("bidirectional").denoiser.backbone.attention == "full"
-    assert params.evaluate_unit("teacher", "causal").sampler == params.teacher["causal"].sampler
-    assert params.evaluate_unit("rollout", "gan").sampler == params.sampler
+    assert params.evaluate_unit(Checkpoint("teacher", "causal")).sampler == params.teacher["causal"].sampler
+    assert params.evaluate_unit(Checkpoint("rollout", "gan")).sampler == params.sampler
+    few_steps = params.evaluate_unit(Checkpoint("teacher", "causal", few_steps=True))
+    assert (few_steps.sampler, few_steps.bits) == (params.sampler, None)
 
 
 def test_bits_are_measured_of_the_checkpoints_that_bound_a_likelihood():
@@ -67,9 +70,10 @@ def test_bits_are_measured_of_the_checkpoints_that_bound_a_likelihood():
     params["checkpoints"]["distill-l2"] = {"stage": "distill", "item": "l2"}
     params = parse_params(params)
     for name, checkpoint in params.checkpoints.items():
-        bits = params.evaluate_unit(checkpoint.stage, checkpoint.item).bits
-        assert bits == (params.evaluate.bits if name.startswith("teacher") or name == "distill-l2" else None), name
-    assert parse_params(changed("evaluate.bits", None)).evaluate_unit("teacher", "causal").bits is None
+        bits = params.evaluate_unit(checkpoint).bits
+        measured = name in ("teacher-causal", "teacher-bidirectional", "distill-l2")
+        assert bits == (params.evaluate.bits if measured else None), name
+    assert parse_params(changed("evaluate.bits", None)).evaluate_unit(Checkpoint("teacher", "causal")).bits is None
 
 
 @pytest.mark.parametrize("overlay", sorted((PROJECT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
@@ -160,12 +164,12 @@ def test_without_a_codec_the_backbone_takes_pixels():
         (
             "checkpoints.distill-wgan",
             {"stage": "distill", "item": "wgan"},
-            r"checkpoints must be exactly both teachers and every loss .*: too much distill-wgan",
+            r"checkpoints must be exactly both teachers, .* every loss .*: too much distill-wgan",
         ),
         (
             "checkpoints.distill-gan",
             {"stage": "rollout", "item": "gan"},
-            r"checkpoints.distill-gan must be the stage and the item of its name, got rollout and gan",
+            r"checkpoints.distill-gan must be the stage, the item and the few_steps of its name, got rollout, gan",
         ),
         ("evaluate.i3d_path", "absent.pt", r"evaluate: i3d_path and i3d_sha256.* must be given together"),
         ("distill.method.sampler", {}, r"distill.method.sampler is not a parameter"),

@@ -29,7 +29,7 @@ def excess_of(checkpoint: Checkpoint) -> float:
 def goals(study: Study) -> list[Goal]:
     """For the first causal teacher and the best student; nothing of those that the study has not."""
     teachers = (c for c in study.checkpoints if "teacher" not in c.trained.inputs and c.attention == "causal")
-    teacher, student = next(teachers, None), best_student(study)
+    teacher, student = next(teachers, None), best_student(study)  # by name: sampled in its own way first
     found = [goal for checkpoint in (teacher, student) if checkpoint for goal in _identity_goals(checkpoint)]
     origin = study.origin_of(student) if student else None
     if student and origin:

@@ -29,6 +29,8 @@ def absence(checkpoint: Checkpoint) -> Absence | None:
     if undefined:
         return Absence(UNDEFINED, undefined)
     if lookup(checkpoint.measured, "work.bits") is None:
+        if checkpoint.name != checkpoint.trained.name:
+            return Absence(UNMEASURED, f"no sampler moves the bound: see {checkpoint.trained.name}")
         return Absence(UNMEASURED, "evaluate.bits is null")
     return None
 

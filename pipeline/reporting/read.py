@@ -31,8 +31,9 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The name of the DVC stage that trained it."""
-        return self.trained.name
+        """The name of the DVC stage that trained it, and how it was sampled where that is not its own way."""
+        own = f"{self.trained.stage}-{self.trained.item}"
+        return " ".join([self.trained.name, *_words(self.measured.item.removeprefix(own))])
 
     @property
     def attention(self) -> str:
@@ -71,9 +72,11 @@ class Study:
         return [record.name for record in self.records]
 
     def origin_of(self, checkpoint: Checkpoint) -> Checkpoint | None:
-        """The checkpoint whose weights it started from; None where it started from nothing."""
-        wanted = checkpoint.trained.inputs.get("init")
-        return next((other for other in self.checkpoints if artifact_digest(other.trained) == wanted), None)
+        """The checkpoint whose weights it started from, sampled alike if that was measured; None: from nothing."""
+        wanted, sampler = checkpoint.trained.inputs.get("init"), lookup(checkpoint.measured, "work.sampler")
+        origins = [other for other in self.checkpoints if artifact_digest(other.trained) == wanted]
+        alike = (other for other in origins if lookup(other.measured, "work.sampler") == sampler)
+        return next(alike, origins[0] if origins else None)
 
 
 def read_study(reports: Path) -> Study:
@@ -101,7 +104,8 @@ def read_study(reports: Path) -> Study:
         trained = _input(record, "student", makers)
         label = short_name(cell)
         if cells.count(cell) > 1:
-            label += f" {trained.item}"
+            suffix = record.item.removeprefix(f"{trained.stage}-{trained.item}")
+            label = " ".join([label, trained.item, *_words(suffix)])
         checkpoints.append(Checkpoint(trained, record, chains[trained.name], cell, label))
     checkpoints.sort(key=lambda checkpoint: (len(checkpoint.chain), checkpoint.name))
     _require_all_measured(records, checkpoints, reports)
@@ -194,8 +198,13 @@ def _input(record: Record, name: str, makers: dict[str, Record]) -> Record:
     return makers[record.inputs[name]]
 
 
+def _words(suffix: str) -> list[str]:
+    """Of what follows the stage and the item in the name of a measurement."""
+    return suffix.strip("-").replace("_", " ").split()
+
+
 def _require_all_measured(records: list[Record], checkpoints: list[Checkpoint], reports: Path) -> None:
-    measured = {checkpoint.name for checkpoint in checkpoints}
+    measured = {checkpoint.trained.name for checkpoint in checkpoints}
     for record in records:
         if "cell" in record.metrics and record.name not in measured:
             path = reports / "evaluate" / f"{record.stage}-{record.item}" / "record.json"

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe & Ito's colours, told apart by colour-blind people too; a loss each, in the order of the grid.
-HUES = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a0522d")
+HUES = (
+    *("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#a0522d", "#5b3f8c", "#8a8a00"),
+)
 INK, FAINT, FLOOR = "#26262b", "#8a8a93", "#b9b9c2"
 WARNING = "#b00020"
 MARKERS = ("o", "D", "s", "^", "v", "P")  # of the checkpoints that share a loss

@@ -117,7 +117,11 @@ class Bench:
                 "codec": "codec",
                 "student": f"{stage}@{item}",
             },
-            work={"num_frames": NUM_FRAMES // 2, "bits": as_plain(BitsPerDimension()) if loss == "L2" else None},
+            work={
+                "num_frames": NUM_FRAMES // 2,
+                "sampler": {"num_steps": 16 if loss == "L2" else 4},
+                "bits": as_plain(BitsPerDimension()) if loss == "L2" else None,
+            },
         )
         write_samples(directory, distance)
 
