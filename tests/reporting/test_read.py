@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
 from pipeline.grid import Cell
 from pipeline.records import DamagedRecordError
+from pipeline.reporting.likelihood import absence
 from pipeline.reporting.read import TIMES, artifact_digest, read_study, short_name
 from pipeline.unit import digest_of
 
@@ -120,3 +122,22 @@ def test_study_names_what_a_record_lacks(reports):
     )
     with pytest.raises(DamagedRecordError, match=r"distill/dmd/record\.json: no method is called Unheard"):
         read_study(reports)
+
+
+def test_a_student_is_compared_with_its_origin_sampled_alike(reports):
+    own = reports / "evaluate" / "teacher-causal"
+    few = own.with_name("teacher-causal-few_steps")
+    shutil.copytree(own, few)
+    record = json.loads((few / "record.json").read_text())
+    record["item"] = few.name
+    record["work"] |= {"sampler": {"num_steps": 4}, "bits": None}
+    (few / "record.json").write_text(json.dumps(record))
+    study = read_study(reports)
+    found = {c.name: c for c in study.checkpoints}
+    assert "teacher@causal few steps" in found
+    assert found["teacher@causal few steps"].label.endswith("causal few steps")
+    origins = {name: origin.name for name, c in found.items() if (origin := study.origin_of(c))}
+    assert origins["distill@dmd"] == origins["distill@gan"] == "teacher@causal few steps"
+    assert origins["teacher@bidirectional"] == "teacher@causal"
+    missing = absence(found["teacher@causal few steps"])
+    assert missing == ("not measured", "no sampler moves the bound: see teacher@causal")
