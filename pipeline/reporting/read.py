@@ -105,7 +105,7 @@ def read_study(reports: Path) -> Study:
         label = short_name(cell)
         if cells.count(cell) > 1:
             suffix = record.item.removeprefix(f"{trained.stage}-{trained.item}")
-            label = " ".join([label, trained.item, *_words(suffix)])
+            label = " ".join([label, *(_words(suffix) or [trained.item])])
         checkpoints.append(Checkpoint(trained, record, chains[trained.name], cell, label))
     checkpoints.sort(key=lambda checkpoint: (len(checkpoint.chain), checkpoint.name))
     _require_all_measured(records, checkpoints, reports)

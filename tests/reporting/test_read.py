@@ -135,7 +135,7 @@ def test_a_student_is_compared_with_its_origin_sampled_alike(reports):
     study = read_study(reports)
     found = {c.name: c for c in study.checkpoints}
     assert "teacher@causal few steps" in found
-    assert found["teacher@causal few steps"].label.endswith("causal few steps")
+    assert found["teacher@causal few steps"].label.endswith("L2 few steps")
     origins = {name: origin.name for name, c in found.items() if (origin := study.origin_of(c))}
     assert origins["distill@dmd"] == origins["distill@gan"] == "teacher@causal few steps"
     assert origins["teacher@bidirectional"] == "teacher@causal"
