@@ -69,8 +69,16 @@ class Cell(NamedTuple):
 
     @property
     def teacher(self) -> str | None:
-        """Which teacher its loss asks: causal or bidirectional; None when it asks none."""
-        return METHODS[self.method].teacher if LOSSES[self.loss].needs_teacher else None
+        """Which teacher its loss asks: causal or bidirectional; None when it asks none.
+
+        A loss on laws asks the one that judges the method's frames. One that regresses the teacher's flow has no
+        single answer where the student sees less than the teacher: a causal student follows the causal one. Causal
+        Forcing, arXiv:2602.02214.
+        """
+        loss = LOSSES[self.loss]
+        if not loss.needs_teacher:
+            return None
+        return "causal" if loss.follows_flow and self.attention == "causal" else METHODS[self.method].teacher
 
     @property
     def divergence(self) -> str:

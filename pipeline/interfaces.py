@@ -36,6 +36,9 @@ class Rollout:
     target: Video | None  # the data it should equal; None when the student runs free
     denoise: Denoise  # the student at other levels of the same frames, same context and mask
     judge: Judge = whole_clips  # any network at noised frames of the law that this rollout draws from
+    in_context: Judge = (
+        whole_clips  # any network at noised frames in the context that the student predicted them from
+    )
 
 
 @dataclass(frozen=True)

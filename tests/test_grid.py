@@ -49,6 +49,14 @@ def test_a_cell_says_which_attention_and_which_teacher_it_takes():
     assert Cell("self_forcing", "l2").teacher is None
 
 
+def test_a_causal_student_follows_the_flow_of_a_causal_teacher_and_a_full_one_that_of_its_own_kind():
+    following = {name for name, loss in LOSSES.items() if loss.follows_flow}
+    assert following == {"kd", "consistency_distillation", "pagoda"}
+    for cell in cells():
+        if cell.loss in following:
+            assert cell.teacher == {"causal": "causal", "full": "bidirectional"}[cell.attention]
+
+
 def test_the_divergence_is_composed_of_what_the_loss_measures_and_the_method_shows_it():
     derived = {tuple(cell): cell.derived for cell in cells()}
     assert derived["self_forcing", "l2"] is None

@@ -24,11 +24,13 @@ class ConsistencyDistillation:
 
     The target is the student itself, its gradient stopped, and no moving average of it: arXiv:2310.14189, section
     3.2. Frames that run free are as good as data here: any noised frame is on a path of the teacher, and the
-    teacher says where it leads.
+    teacher says where it leads. It says so in the context of the student: a path under full attention turns with
+    frames that a causal student does not see, which has no single answer. Causal Forcing, arXiv:2602.02214.
     """
 
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
+    follows_flow: ClassVar[bool] = True
     divergence: ClassVar[str] = "none: regression of the teacher's flow map"
     measure: ClassVar[str] = "no divergence, but a regression of the teacher's flow map, of {denoised}"
     bounds_likelihood: ClassVar[bool] = False
@@ -64,7 +66,9 @@ class ConsistencyDistillation:
         x0 = rollout.x0_hat.detach() if rollout.target is None else rollout.target
         pair, x_t = draw_upper(self.grid, rollout, x0, noise_like(x0, rng), schedule=schedule, rng=rng)
         with torch.no_grad():
-            x_next = SOLVERS[self.solver](schedule, x_t, pair.t, pair.t_next, partial(rollout.judge, critics), rng)
+            x_next = SOLVERS[self.solver](
+                schedule, x_t, pair.t, pair.t_next, partial(rollout.in_context, critics), rng
+            )
         return compare(
             rollout, pair, x_t, x_next, schedule=schedule, metric=self.metric, weight=self.weight, rng=rng
         )

@@ -20,13 +20,15 @@ class Kd:
     """|x0_hat - end of the teacher's flow from x_t|^2. DMD, arXiv:2311.18828, eq. 9; CausVid, arXiv:2412.07772.
 
     The trajectories start where the rollout has its frames, and are solved as training goes: frames of data that
-    were noised have the law of a perfect teacher's own trajectories, and cost no store of them. The context of the
-    rollout stays as it is. A student that sees less than the teacher answers with the mean of the ends: under full
-    attention they depend on the noise of frames that a causal student is yet to make.
+    were noised have the law of a perfect teacher's own trajectories, and cost no store of them. The teacher is
+    asked in the context of the student, which stays as it is. Under full attention the ends would depend on the
+    noise of frames that a causal student is yet to make: no single answer fits, and it would learn their mean.
+    Hence a causal student has a causal teacher. Causal Forcing, arXiv:2602.02214.
     """
 
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
+    follows_flow: ClassVar[bool] = True
     divergence: ClassVar[str] = "none: regression of the teacher's trajectories"
     measure: ClassVar[str] = "no divergence, but a regression of the ends of the teacher's flow, of {denoised}"
     bounds_likelihood: ClassVar[bool] = False
@@ -59,7 +61,7 @@ class Kd:
                 rollout.x_t,
                 rollout.t,
                 rollout.counts > 0,
-                partial(rollout.judge, critics),
+                partial(rollout.in_context, critics),
                 solver=self.solver,
                 num_steps=self.num_steps,
                 rng=rng,

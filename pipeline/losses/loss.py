@@ -15,6 +15,7 @@ class Loss(Protocol):
 
     needs_target: ClassVar[bool]
     needs_teacher: ClassVar[bool]
+    follows_flow: ClassVar[bool]  # it regresses the teacher's flow, which a student must be able to follow
     divergence: ClassVar[str]  # that the sources claim for it
     bounds_likelihood: ClassVar[bool]  # what it trains is a denoiser at every level, whose bound on a clip is meant
 

@@ -32,11 +32,13 @@ class Pagoda:
     """|x - G(E(x))|^2 + gan_weight times an adversary's loss. PaGoDA, arXiv:2405.14822, section 3.
 
     E takes data up the teacher's flow to the levels of the rollout, G is the student. Unlike the
-    regression of trajectories its targets are data, so that the teacher's errors are not learnt.
+    regression of trajectories its targets are data, so that the teacher's errors are not learnt. The teacher is
+    asked in the context of the student, the adversary about the law of its frames.
     """
 
     needs_target: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
+    follows_flow: ClassVar[bool] = True
     divergence: ClassVar[str] = "reconstruction, and Jensen-Shannon of its adversary"
     bounds_likelihood: ClassVar[bool] = False
     num_steps: int = 8  # up the teacher's flow, each of t / num_steps
@@ -77,7 +79,7 @@ class Pagoda:
                 rollout.t,
                 rollout.x_t,
                 rollout.counts > 0,
-                partial(rollout.judge, critics.real),
+                partial(rollout.in_context, critics.real),
                 solver=self.solver,
                 num_steps=self.num_steps,
             )

@@ -15,7 +15,7 @@ class Method(Protocol):
 
     provides_target: ClassVar[bool]
     attention: ClassVar[str]  # of its student: causal or full
-    teacher: ClassVar[str]  # which judges its student: causal or bidirectional
+    teacher: ClassVar[str]  # which judges the law of its student's frames: causal or bidirectional
     denoised: ClassVar[str]  # the law that its student's denoiser is asked about
 
     @property

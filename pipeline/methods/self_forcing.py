@@ -1,10 +1,10 @@
 """Self forcing: the student rolls itself out as it will when it samples, and its own frames are judged."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from pipeline.diffusion.autoregress import Sampler, generate
 from pipeline.diffusion.schedule import Schedule
@@ -66,5 +66,14 @@ class SelfForcing:
             contexts = zip(chunks, made.caches, strict=True)
             return torch.cat([student.denoise_chunk(x_t[:, c], t[:, c], cache) for c, cache in contexts], dim=1)
 
+        def in_context(network: Any, x_t: Video, t: NoiseLevel) -> Tensor:
+            if network.spec.backbone.attention == "causal":
+                return network.beside(x_t, t, made.x0_hat.detach())
+            # Full attention has no answer to a clean past beside a noisy present that does not see the frames that
+            # follow: it is asked about the whole noised clip.
+            return network(x_t, t)
+
         every = torch.ones_like(made.t)
-        return Rollout(made.x0_hat, made.x_t, made.t, counts=every, target=None, denoise=denoise)
+        return Rollout(
+            made.x0_hat, made.x_t, made.t, counts=every, target=None, denoise=denoise, in_context=in_context
+        )

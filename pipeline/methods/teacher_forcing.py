@@ -51,7 +51,7 @@ class TeacherForcing:
             return network.beside(x_t, t, clips)
 
         x0_hat, every = denoise(x_t, t), torch.ones_like(t)
-        return Rollout(x0_hat, x_t, t, counts=every, target=clips, denoise=denoise, judge=judge)
+        return Rollout(x0_hat, x_t, t, counts=every, target=clips, denoise=denoise, judge=judge, in_context=judge)
 
     def _levels(self, batch: int, num_frames: int, *, schedule: Schedule, rng: Generator) -> NoiseLevel:
         num_chunks = count_chunks(num_frames, self.chunk_len)

@@ -1,4 +1,4 @@
-"""Losses along the teacher's flow ask it as the rollout's frames are judged, and leave their context as it is."""
+"""Losses along the teacher's flow ask it in the context of the student, and leave this context as it is."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from tests.losses.reach import tiny
 
 
 @pytest.mark.parametrize("loss", [ConsistencyDistillation(), Kd(num_steps=3), Pagoda(num_steps=3)])
-def test_the_teacher_is_asked_by_the_judge_of_the_rollout_with_its_context(loss, rng, monkeypatch):
+def test_the_teacher_is_asked_in_the_context_of_the_rollout(loss, rng, monkeypatch):
     """A clean frame before the two that move, and one after them that is noise and does not count."""
     student, critics, asked = tiny(1), loss.critics(tiny()), []
     made, clips = made_by(student, rng)
@@ -24,14 +24,13 @@ def test_the_teacher_is_asked_by_the_judge_of_the_rollout_with_its_context(loss,
     counts = torch.tensor([[0.0, 1.0, 1.0, 0.0]]).repeat(4, 1)
     clips = torch.cat([clips, clips[:, :1]], 1)
 
-    def judge(network, x_t, t):
-        if isinstance(network, Denoiser):
-            asked.append((x_t, t))
-            return original(network, x_t, t)
-        return network(x_t, t)
+    def in_context(network, x_t, t):
+        asked.append((x_t, t))
+        return original(network, x_t, t)
 
     original = Denoiser.forward
-    rollout = Rollout(original(student, x_t, t), x_t, t, counts, clips, lambda *a: original(student, *a), judge)
+    made = original(student, x_t, t)
+    rollout = Rollout(made, x_t, t, counts, clips, lambda *a: original(student, *a), in_context=in_context)
     monkeypatch.setattr(Denoiser, "forward", None)  # the teacher has no other way to be asked
     loss.student_loss(rollout, clips, critics, schedule=SCHEDULE, rng=rng)
     assert len(asked) > 1

@@ -1,5 +1,7 @@
 """Methods: what a rollout holds."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -93,6 +95,25 @@ def test_self_forcing_denoises_again_in_the_same_context(student, rng):
     clips = torch.randn(8, 4, 1, 4, 4, generator=rng)
     made = SelfForcing().rollout(student, clips, schedule=FlowMatching(), rng=rng)
     assert torch.allclose(made.denoise(made.x_t, made.t), made.x0_hat, atol=1e-6)
+
+
+def test_self_forcing_asks_a_causal_network_beside_the_frames_that_the_student_made(student, rng):
+    clips = torch.randn(8, 4, 1, 4, 4, generator=rng)
+    made = SelfForcing().rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    assert torch.allclose(made.in_context(student, made.x_t, made.t), made.x0_hat, atol=1e-5)
+    other = torch.randn(clips.shape, generator=rng)
+    assert torch.equal(made.in_context(student, other, made.t), student.beside(other, made.t, made.x0_hat))
+    (slope,) = torch.autograd.grad(made.in_context(student, other, made.t).sum(), made.x0_hat, allow_unused=True)
+    assert slope is None
+
+
+def test_self_forcing_asks_a_network_of_full_attention_about_the_whole_noised_clip(student, rng):
+    clips = torch.randn(8, 4, 1, 4, 4, generator=rng)
+    made = SelfForcing().rollout(student, clips, schedule=FlowMatching(), rng=rng)
+    spec = dataclasses.replace(student.spec, backbone=dataclasses.replace(student.spec.backbone, attention="full"))
+    whole = Denoiser(spec)
+    whole.load_state_dict(student.state_dict())
+    assert torch.equal(made.in_context(whole, made.x_t, made.t), whole(made.x_t, made.t))
 
 
 def test_self_forcing_takes_nothing_but_the_shape_of_the_clips(student):

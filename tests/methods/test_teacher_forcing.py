@@ -113,6 +113,12 @@ def test_what_is_judged_is_the_true_context_with_the_generated_frame_and_not_the
     assert correlation(frames[:, 0], frames[:, 1]) == pytest.approx(0.40, abs=0.01)
 
 
+def test_any_network_is_asked_after_the_clean_frames_that_the_student_had(rng):
+    student, clips = lively(), torch.randn(4, 3, 1, 4, 4, generator=rng)
+    made = roll(TeacherForcing(), student, clips)
+    assert torch.equal(made.in_context(student, made.x_t, made.t), made.x0_hat)
+
+
 @pytest.mark.parametrize("loss", [Dmd(normaliser=False), Gan()])
 def test_a_distribution_loss_judges_each_frame_by_itself(loss, rng):
     """Another frame in its place pulls at nobody else: the critics see pairs."""
