@@ -1,0 +1,121 @@
+"""What every sweep does: its tasks side by side under one bar, and in each task one unit after another."""
+
+import json
+import os
+import sys
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from pipeline.interfaces import Progress
+from pipeline.unit import Work, run_unit
+from sweeps.parallel import OnShare, Run, in_parallel
+
+PARTS = ("unit", "metrics", "timing")  # files of a unit
+NEEDED = ("prepare", "features", "codec")
+FIRST = "run python3 -m pipeline repro first"
+FAILED, INTERRUPTED = 1, 130
+Key = TypeVar("Key", bound=Hashable)
+Made = dict[str, dict[str, Any]]  # by unit: what its files say
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Key]):
+    """What became of the tasks, each in its order: the results of some, the reasons of the others."""
+
+    made: dict[Key, Any]
+    failed: dict[Key, str]
+
+
+def run_all(
+    run: Run, tasks: Mapping[Key, Any], num_updates: Mapping[Key, int], *, name: str, noun: str
+) -> Outcome[Key]:
+    """Every task, as many at once as there are cores, whatever becomes of the others.
+
+    The bar counts `num_updates` of every task, and says how many of the `noun` are done. Ctrl-C ends the program
+    with one line.
+    """
+    keys = list(tasks)
+    made, failed, shares = {}, {}, [0.0] * len(keys)
+    total = sum(num_updates[key] for key in keys)
+    try:
+        with tqdm(desc=name, total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
+            for event in in_parallel(run, list(tasks.values()), num_processes=os.cpu_count() or 1):
+                key = keys[event.index]
+                if event.failure is not None:
+                    failed[key] = event.failure
+                    bar.write(f"{key}: {event.failure}", file=sys.stderr)
+                elif event.is_last:
+                    made[key] = event.result
+                    bar.set_postfix_str(f"{len(made)} of {len(keys)} {noun}", refresh=False)
+                shares[event.index] = 1.0 if event.is_last else event.share
+                done = sum(share * num_updates[key] for share, key in zip(shares, keys, strict=True))
+                bar.update(int(done) - bar.n)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on from here\n")
+        sys.exit(INTERRUPTED)
+    return Outcome(*({key: part[key] for key in keys if key in part} for part in (made, failed)))
+
+
+def end_if_failed(outcome: Outcome[Any], *, noun: str) -> None:
+    """Say what failed, and end with exit code 1; nothing where all was made."""
+    failed = outcome.failed
+    if failed:
+        of = f"{len(failed)} of {len(failed) + len(outcome.made)} {noun}"
+        sys.stderr.write(f"{of} failed: {'; '.join(map(str, failed))}\n")
+        sys.exit(FAILED)
+
+
+class InTurn:
+    """The units of one task, one after another. shares: of the task's time, by the name of the unit."""
+
+    def __init__(self, shares: Mapping[str, float], on_share: OnShare) -> None:
+        self.shares, self.on_share = shares, on_share
+        self.done, self.total = 0.0, sum(shares.values())
+        self.made: Made = {}
+
+    def make(self, name: str, kind: str, work: Work, inputs: Mapping[str, Path]) -> Path:
+        """The directory of the finished unit of this kind; what its files say is kept in `made`."""
+
+        def tell(progress: Progress) -> None:
+            self.on_share((self.done + self.shares[name] * progress.step / progress.num_steps) / self.total)
+
+        directory = run_unit(kind, work, inputs, on_progress=tell)
+        self.made[name] = {part: json.loads((directory / f"{part}.json").read_text()) for part in PARTS}
+        self.done += self.shares[name]
+        return directory
+
+
+def check_inputs(artifacts: Path, *, also: tuple[str, ...] = ()) -> None:
+    """Whether the run has made what students are trained on and measured by, and these other artifacts.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ValueError: one is of older code.
+    """
+    from pipeline.models.clip_encoder import load_clip_encoder
+    from pipeline.models.codec import load_codec
+    from pipeline.models.digit_reader import load_digit_reader
+
+    for name in (*NEEDED, *also):
+        if not (artifacts / name).is_dir():
+            raise FileNotFoundError(f"{artifacts / name} must be there: {FIRST}")
+    for load, name in ((load_codec, "codec"), (load_clip_encoder, "features"), (load_digit_reader, "features")):
+        try:
+            load(artifacts / name)
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{artifacts / name} must be made by the code of today: {FIRST}") from error
+
+
+def about(made: Mapping[Any, Made], failed: Mapping[Any, str]) -> dict[str, Any]:
+    """What the units of a sweep were made from: versions and revisions, and why some were not."""
+    units = [unit["unit"] for parts in made.values() for unit in parts.values()]
+    revisions = {json.dumps(unit["revision"], sort_keys=True) for unit in units}
+    return {
+        "versions": units[0]["versions"],
+        "revisions": [json.loads(revision) for revision in sorted(revisions)],
+        "failed": {str(key): reason for key, reason in failed.items()},
+    }
