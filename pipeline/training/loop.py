@@ -1,6 +1,6 @@
 """The training loop: any method with any loss. It yields a report a step, and never logs, prints or saves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +34,7 @@ class TrainingSpec:
 
     num_steps: int
     batch_size: int = 64
+    micro_batch_size: int | None = None  # clips at once, of whose gradients an update takes the mean; null: all
     ema_decay: float = 0.99
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     critic_optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -43,6 +44,12 @@ class TrainingSpec:
 
     def __post_init__(self) -> None:
         at_least(1, num_steps=self.num_steps, batch_size=self.batch_size)
+        if self.micro_batch_size is not None:
+            at_least(1, micro_batch_size=self.micro_batch_size)
+            if self.batch_size % self.micro_batch_size:
+                raise ValueError(
+                    f"micro_batch_size must divide batch_size, got {self.micro_batch_size} and {self.batch_size}"
+                )
         at_least(1, report_every=self.report_every, checkpoint_every=self.checkpoint_every)
         within(0, 1, open_high=True, ema_decay=self.ema_decay)
         if self.checkpoint_every % self.report_every:
@@ -116,7 +123,7 @@ class TrainState:
 def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: int) -> Iterator[StepReport]:
     """Train from state.step to the end: for each step loss.critic_updates critic updates, then one student update.
 
-    Every update is on a batch and a rollout of its own.
+    Every update is on a batch of its own; every micro-batch of it, all of it where there is none, on a rollout.
 
     Raises:
         FloatingPointError: a loss or its gradient is not finite; says which, and at which step.
@@ -139,34 +146,56 @@ def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int
         loss = loss.at_progress(state.step / config.num_steps)
     for k in range(loss.critic_updates):
         assert state.critic_optimizer is not None
-        assert isinstance(loss, CriticLoss)
         rng = stream(seed, f"critic_{k}", state.step)
+
+        def judge(batch: Video, rng: torch.Generator = rng) -> Scalar:
+            assert isinstance(loss, CriticLoss)
+            with torch.no_grad():
+                rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
+            return loss.critic_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
+
         batch = draw_batch(clips, config.batch_size, rng)
-        with torch.no_grad():
-            rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
-        value = loss.critic_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
-        metrics["critic_loss"] = value.detach()
-        metrics["critic_grad_norm"] = _update(state.critic_optimizer, value, state, "critic_loss")
+        metrics["critic_loss"], metrics["critic_grad_norm"] = _update(
+            state.critic_optimizer, judge, batch, state, "critic_loss"
+        )
     rng = stream(seed, "student", state.step)
+    seen: list[tuple[Tensor, ...]] = []
+
+    def teach(batch: Video) -> Scalar:
+        rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
+        if state.adaptive and rollout.target is not None:
+            seen.append((rollout.t, rollout.x0_hat.detach(), rollout.target, rollout.counts))
+        return loss.student_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
+
     batch = draw_batch(clips, config.batch_size, rng)
-    rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
-    value = loss.student_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
-    metrics["student_loss"] = value.detach()
-    metrics["grad_norm"] = _update(state.optimizer, value, state, "student_loss")
-    if state.adaptive and rollout.target is not None:
-        state.adaptive.observe(rollout.t, rollout.x0_hat, rollout.target, rollout.counts)
+    metrics["student_loss"], metrics["grad_norm"] = _update(state.optimizer, teach, batch, state, "student_loss")
+    if state.adaptive and seen:
+        state.adaptive.observe(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
     state.ema.update(state.student, state.step)
     return metrics
 
 
-def _update(optimizer: Optimizer, value: Scalar, state: TrainState, name: str) -> Tensor:
-    """Step down the gradient of one loss by the parameters of one network, and of no other."""
-    if not torch.isfinite(value):
-        raise FloatingPointError(f"{name} is {value.item()} at step {state.step}")
-    gradients = torch.autograd.grad(value, optimizer.parameters)
+def _update(
+    optimizer: Optimizer, loss_on: Callable[[Video], Scalar], batch: Video, state: TrainState, name: str
+) -> tuple[Tensor, Tensor]:
+    """Step down the gradient of one loss by the parameters of one network, and of no other.
+
+    Returns the loss, the mean over the micro-batches, and the norm of its gradient.
+    """
+    values: list[Tensor] = []
+    gradients: list[Tensor] = []
+    micro_batches = batch.split(state.config.micro_batch_size or len(batch))
+    for micro_batch in micro_batches:
+        value = loss_on(micro_batch)
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"{name} is {value.item()} at step {state.step}")
+        added = torch.autograd.grad(value / len(micro_batches), optimizer.parameters)
+        gradients = [a + b for a, b in zip(gradients, added, strict=True)] if gradients else list(added)
+        values.append(value.detach())
+    value = torch.stack(values).mean()
     factor = optimizer.spec.rate_at(state.step, state.config.num_steps)
     try:
-        return optimizer.update(gradients, factor=factor).detach()
+        return value, optimizer.update(gradients, factor=factor).detach()
     except FloatingPointError as error:
         raise FloatingPointError(f"{name} is {value.item():g} at step {state.step}, but {error}") from error
 
