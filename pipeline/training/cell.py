@@ -18,6 +18,7 @@ from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.loop import Clips, StepReport, TrainingSpec, TrainState, train
 from pipeline.unit import Metrics, digest_of
 
+TEACHERS = {"causal": "causal", "bidirectional": "full"}  # the attention of each that a method may name
 WATCHED = "learning_rate, max_grad_norm, batch_size"  # the parameters to look at when a loss is not finite
 
 
@@ -86,7 +87,10 @@ class TrainCell:
             student.load_state_dict(origin.state_dict())
         if self.loss.needs_teacher and "teacher" not in inputs:
             raise ValueError(f"{type(self.loss).__name__} needs a teacher, and the unit has no such input")
-        teacher = load_denoiser(inputs["teacher"], latents=codec) if "teacher" in inputs else None
+        teacher = None
+        if "teacher" in inputs:
+            teacher = load_denoiser(inputs["teacher"], latents=codec)
+            self.check_teacher(teacher.spec, inputs["teacher"])
         return TrainState(student, self.loss.critics(teacher), self.training, self.adaptive(num_frames))
 
     def adaptive(self, num_frames: int) -> AdaptiveSchedule | None:
@@ -115,6 +119,29 @@ class TrainCell:
             here, there = getattr(self.denoiser, name), getattr(origin, name)
             if here != there:
                 raise ValueError(f"{name} must be that of the student that training starts from: {here}, {there}")
+
+    def check_teacher(self, teacher: DenoiserSpec, path: Path) -> None:
+        """Raises ValueError unless it can answer about frames of the student, and as the method asks."""
+        mine, theirs = self.denoiser.backbone, teacher.backbone
+        for name, here, there in (
+            ("backbone.channels", mine.channels, theirs.channels),
+            ("backbone.frame_size", mine.frame_size, theirs.frame_size),
+            ("schedule", self.denoiser.schedule, teacher.schedule),
+        ):
+            if here != there:
+                raise ValueError(f"{name} must be that of the teacher: {here} here, {there} in {path}")
+        is_free = self.loss.follows_flow and self.method.attention == "causal"  # each has an answer in its context
+        wanted = TEACHERS[self.method.teacher]
+        if theirs.attention != wanted and not (is_free and wanted == "full"):
+            raise ValueError(
+                f"backbone.attention of the teacher must be {wanted} under {type(self.method).__name__} with "
+                f"{type(self.loss).__name__}, got {theirs.attention} in {path}"
+            )
+        if theirs.attention == "causal" and theirs.chunk_len != mine.chunk_len:
+            raise ValueError(
+                f"backbone.chunk_len must be that of a causal teacher: {mine.chunk_len} here, {theirs.chunk_len} "
+                f"in {path}"
+            )
 
     def check_clips(self, clips: Clips) -> None:
         """Raises ValueError unless the latents have the shape that the backbone takes."""
