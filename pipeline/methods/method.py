@@ -1,5 +1,6 @@
 """What a method is to the training loop."""
 
+from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Generator
@@ -24,3 +25,12 @@ class Method(Protocol):
         ...
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout: ...
+
+
+@runtime_checkable
+class StoredMethod(Method, Protocol):
+    """A method whose clips are trajectories of a teacher, and not data."""
+
+    def read(self, directory: Path, *, latents: str, schedule: Schedule) -> Video:
+        """Its clips. Raises ValueError where they do not fit a student of these latents and this schedule."""
+        ...

@@ -11,7 +11,7 @@ from pipeline.diffusion.adaptive import AdaptiveSchedule
 from pipeline.interfaces import Progress
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
-from pipeline.methods.method import Method
+from pipeline.methods.method import Method, StoredMethod
 from pipeline.models.denoiser import Denoiser, DenoiserSpec, load_denoiser, save_denoiser
 from pipeline.streams import stream_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
@@ -27,7 +27,8 @@ class TrainCell:
     """Train `method` x `loss`.
 
     Inputs: `codec` (latents of the train split); `init`, the student to start from, and `teacher`, a denoiser of
-    the attention that the method's judging asks for, each where the cell has one.
+    the attention that the method's judging asks for, each where the cell has one; `trajectories` where the method
+    reads its clips from there.
     """
 
     method: Method
@@ -52,8 +53,7 @@ class TrainCell:
         torch.set_num_threads(self.num_threads)
         torch.manual_seed(stream_seed(self.seed, "weights"))
         codec = digest_of(inputs["codec"] / "codec.json")
-        clips = torch.from_numpy(np.load(inputs["codec"] / "train.npy"))
-        self.check_clips(clips)
+        clips = self.clips(inputs, codec)
         state = self.start(inputs, codec, clips.shape[1])
         checkpoint = load_checkpoint(directory)
         if checkpoint is not None:
@@ -67,6 +67,16 @@ class TrainCell:
             raise FloatingPointError(f"{error}; last good: {kept}; look at {WATCHED}") from error
         save_denoiser(state.ema.average, directory / "out", latents=codec)
         return self.cost(state)
+
+    def clips(self, inputs: Mapping[str, Path], codec: str) -> Clips:
+        """Clips of data, or what the method reads instead. Raises ValueError where they do not fit."""
+        data = torch.from_numpy(np.load(inputs["codec"] / "train.npy"))
+        self.check_clips(data)
+        if not isinstance(self.method, StoredMethod):
+            return data
+        if "trajectories" not in inputs:
+            raise ValueError(f"{type(self.method).__name__} needs trajectories, and the unit has no such input")
+        return self.method.read(inputs["trajectories"], latents=codec, schedule=self.denoiser.schedule)
 
     def _follow(self, state: TrainState, clips: Clips, directory: Path) -> Generator[Progress, None, None]:
         config, window = self.training, []
