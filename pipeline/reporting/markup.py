@@ -71,6 +71,11 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def warned(warning: str | None, caption: str) -> str:
+    """A caption, HTML, after the warning of a profile whose numbers mean nothing."""
+    return f"<strong>{escape(warning)}.</strong> {caption}".strip() if warning else caption
+
+
 def picture(path: Path, caption: str, *, drawn: bool = True) -> str:
     """A figure with its caption; `caption` is HTML. drawn: ours, that fills the width, or one of fixed pixels."""
     source = data_uri(path.read_bytes(), KINDS[path.suffix])

@@ -1,19 +1,17 @@
 """The section "Objectives": teachers under every prediction, weighting and schedule of the ablation."""
 
-import csv
-import dataclasses
 import json
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.records import DamagedRecordError
 from pipeline.reporting.claims import AXES, NORMAL_95, TITLES, Spread, Teacher, verdicts
 from pipeline.reporting.columns import NOTHING
-from pipeline.reporting.markup import cell, picture, row_head, table
-from pipeline.reporting.read import Study, artifact_digest
+from pipeline.reporting.markup import picture, warned
+from pipeline.reporting.read import Study
 from pipeline.reporting.style import HUES, INK, MARKERS, WIDE, new_figure, save, theme, without_grid
+from pipeline.reporting.sweep_tables import html_table, notices, read_rows, reading, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,39 +38,11 @@ class Objectives:
 def read_objectives(reports: Path) -> Objectives:
     """Raises DamagedRecordError: a file is missing, damaged, or lacks an entry."""
     path = reports / "ablation" / "run.json"
-    try:
+    with reading(path):
         about = json.loads(path.read_text())
         named = {name: about[name] for name in ("profile", "codec", "num_clips", "failed")}
-        path = path.with_name("diffusion.csv")
-        teachers = _read(path, Teacher)
-        path = path.with_name("spread.csv")
-        return Objectives(teachers, _read(path, Spread), **named)
-    except OSError as error:
-        raise DamagedRecordError(f"{path} cannot be read: {error.strerror}") from error
-    except KeyError as error:
-        raise DamagedRecordError(f"{path} is damaged: it lacks {error}") from error
-    except (ValueError, TypeError) as error:
-        raise DamagedRecordError(f"{path} is damaged: {error}") from error
-
-
-def _read(path: Path, kind: type) -> list[Any]:
-    """The lines of a table as `kind`, whose fields are words, counts or numbers; an empty number is None."""
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    lines = []
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file, strict=True):
-            values: dict[str, Any] = {}
-            for name, of in fields.items():
-                text = row[name]
-                values[name] = text if of is str else int(text) if of is int else _number(text, of)
-            lines.append(kind(**values))
-    if not lines:
-        raise ValueError("it has no lines")
-    return lines
-
-
-def _number(text: str, kind: Any) -> float | None:
-    return None if text == "" and kind is not float else float(text)
+    teachers = read_rows(path.with_name("diffusion.csv"), Teacher)
+    return Objectives(teachers, read_rows(path.with_name("spread.csv"), Spread), **named)
 
 
 def objectives(study: Study, reports: Path) -> dict[str, list[str]]:
@@ -82,30 +52,22 @@ def objectives(study: Study, reports: Path) -> dict[str, list[str]]:
     found = read_objectives(reports)
     with theme():
         drawn = draw_objectives(found, study, reports / "figures" / "objectives.svg")
+    said = notices(study, codec=found.codec, profile=found.profile, who="These teachers", command=COMMAND)
+    said += [f"{name} failed: {reason}" for name, reason in found.failed.items()]
     lines = "".join(f"<li>{escape(line)}</li>" for line in verdicts(found.teachers, found.spread))
     of_teachers = f"Teachers of the ablation, at n = {found.num_clips:,} clips; loss: under their own schedule."
     of_spread = "The loss of each network, its levels drawn under several schedules: mean, and spread of one clip."
     return {
         "Objectives": [
-            *(f'<p class="warning">{escape(line)}</p>' for line in notices(found, study)),
+            *(f'<p class="warning">{escape(line)}</p>' for line in said),
             "<p>One backbone, the same data and as many updates under every objective. "
             f"<code>{COMMAND}</code> makes this section.</p>",
             f"<ul>{lines}</ul>",
-            picture(drawn, _warned(study, CAPTION)),
-            html_table(teacher_lines(found), _warned(study, of_teachers)),
-            html_table(spread_lines(found), _warned(study, of_spread)),
+            picture(drawn, warned(study.warning, CAPTION)),
+            html_table(teacher_lines(found), warned(study.warning, of_teachers)),
+            html_table(spread_lines(found), warned(study.warning, of_spread)),
         ]
     }
-
-
-def notices(found: Objectives, study: Study) -> list[str]:
-    """What a reader must know before the numbers."""
-    lines = []
-    if found.codec != artifact_digest(study.stage("codec")):
-        lines.append(f"These teachers speak the latents of another codec than that of this run: {COMMAND}")
-    if found.profile != study.profile:
-        lines.append(f"These teachers are of profile {found.profile}, this page is of {study.profile}")
-    return [*lines, *(f"{name} failed: {reason}" for name, reason in found.failed.items())]
 
 
 def teacher_lines(found: Objectives) -> list[list[str]]:
@@ -153,25 +115,10 @@ def spread_lines(found: Objectives) -> list[list[str]]:
     return lines
 
 
-def html_table(lines: list[list[str]], caption: str) -> str:
-    """The first cell of a line heads it."""
-    heads, *body = lines
-    rows = [("", [row_head(first), *(cell(escape(text)) for text in rest)]) for first, *rest in body]
-    return table([escape(head) for head in heads], rows, caption=caption)
-
-
 def as_text(found: Objectives) -> str:
     """The table of teachers and the verdicts, for a terminal."""
-    lines = teacher_lines(found)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = [
-        "  ".join(
-            text.ljust(width) if column < len(AXES) else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join([*shown, "", *verdicts(found.teachers, found.spread)])
+    shown = text_table(teacher_lines(found), num_left=len(AXES))
+    return "\n".join([shown, "", *verdicts(found.teachers, found.spread)])
 
 
 def draw_objectives(found: Objectives, study: Study, path: Path) -> Path:
@@ -219,7 +166,3 @@ def _interval(teacher: Teacher, name: str, value: float) -> tuple[float, float]:
         half = NORMAL_95 * (teacher.bits_standard_error or 0.0)
         return value - half, value + half
     return value, value
-
-
-def _warned(study: Study, caption: str) -> str:
-    return f"<strong>{escape(study.warning)}.</strong> {caption}" if study.warning else caption

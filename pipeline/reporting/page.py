@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.records import DamagedRecordError
 from pipeline.reporting import prose, sections
 from pipeline.reporting.figures import draw_all
-from pipeline.reporting.markup import STYLE, moving, picture, still
+from pipeline.reporting.markup import STYLE, moving, picture, still, warned
 from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
 from pipeline.reporting.samples import read_samples
@@ -41,8 +41,7 @@ def page_of(study: Study, drawn: dict[str, Path], ablation: dict[str, list[str]]
     """The whole page; the section of an ablation where one was run."""
 
     def figure(name: str, said: str = "") -> str:
-        warning = f"<strong>{escape(study.warning)}.</strong> " if study.warning else ""
-        return picture(drawn[name], f"{warning}{prose.CAPTIONS[name]} {said}".strip())
+        return picture(drawn[name], warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip()))
 
     parts = {
         "Results": [

@@ -11,7 +11,7 @@ from pipeline.records import Record
 from pipeline.reporting.columns import COLUMNS, MEASURED
 from pipeline.reporting.goals import goals
 from pipeline.reporting.likelihood import PATHS, absence, bounds, least_bound
-from pipeline.reporting.markup import cell, row_head, table
+from pipeline.reporting.markup import cell, row_head, table, warned
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.style import colours
 from pipeline.reporting.tables import COST, Row, checkpoint_rows, grid_rows, shown
@@ -46,7 +46,7 @@ def _columns(study: Study, rows: list[Row], names: tuple[str, ...], caption: str
         kind = "" if row["checkpoint"] in shades else ' class="reference"'
         body.append((kind, [row_head(row["checkpoint"], shades.get(row["checkpoint"], "")), *cells_of_row]))
     heads = ["", *(f'<span title="{escape(COLUMNS[name].meaning)}">{COLUMNS[name].title}</span>' for name in names)]
-    return table(heads, body, caption=_with_warning(study, caption))
+    return table(heads, body, caption=warned(study.warning, caption))
 
 
 def _shown(row: Row, name: str) -> str:
@@ -98,8 +98,8 @@ def _bits_caption(study: Study) -> str:
         lookup(first, f"metrics.bits_per_dim.num_{name}") for name in ("clips", "levels", "dims")
     )
     width = lookup(first, "work.bits.bin_width")
-    return _with_warning(
-        study,
+    return warned(
+        study.warning,
         f"Bits per dimension of {clips:,} held-out clips of {dims:,} numbers, by chains of {levels:,} levels. The "
         f"numbers are latents of standard deviation 1, rounded to {width:g} (without a codec, pixels are 256 "
         f"values): compare teachers of one codec alone. &plusmn;: one standard error over clips. Spread: the "
@@ -115,7 +115,7 @@ def grid(study: Study) -> str:
         body.append(("", [row_head(method.replace("_", " ")), *line]))
     heads = ["method &times; loss", *(escape(loss.upper()) for loss in LOSSES)]
     return table(
-        heads, body, caption=_with_warning(study, "Excess FVD and the digit kept to the last frame."), kind="text"
+        heads, body, caption=warned(study.warning, "Excess FVD and the digit kept to the last frame."), kind="text"
     )
 
 
@@ -151,7 +151,7 @@ def aims(study: Study) -> str:
         )
         for goal in goals(study)
     ]
-    return table(["aim", "measured", ""], body, caption=_with_warning(study, "Aims of the default profile."))
+    return table(["aim", "measured", ""], body, caption=warned(study.warning, "Aims of the default profile."))
 
 
 def meanings() -> str:
@@ -173,7 +173,7 @@ def i3d(study: Study) -> str:
             ("", [row_head(checkpoint.name), *numbers, cell(f"{count:,}"), cell(f"<code>{checksum}</code>")])
         )
     heads = ["", "FVD", "floor", "excess", "clips", "sha256 of the I3D"]
-    caption = _with_warning(study, "FVD by the given I3D, on longer clips.")
+    caption = warned(study.warning, "FVD by the given I3D, on longer clips.")
     return table(heads, body, caption=caption) if body else ""
 
 
@@ -182,7 +182,7 @@ def seconds(study: Study) -> str:
     body = [("", [row_head(record.name), cell(f"{record.seconds:,.1f}")]) for record in study.records]
     total = sum(record.seconds for record in study.records)
     body.append(("", [row_head("all stages"), cell(f"<strong>{total:,.1f}</strong>")]))
-    return table(["stage", "seconds"], body, caption=_with_warning(study, "Wall time of every stage."))
+    return table(["stage", "seconds"], body, caption=warned(study.warning, "Wall time of every stage."))
 
 
 def provenance(study: Study) -> str:
@@ -199,7 +199,7 @@ def provenance(study: Study) -> str:
         for record in study.records
     ]
     heads = ["stage", "fingerprint of parameters, inputs and code", "libraries"]
-    return table(heads, body, caption=_with_warning(study, "")) + "\n".join(map(_details, study.records))
+    return table(heads, body, caption=warned(study.warning, "")) + "\n".join(map(_details, study.records))
 
 
 def _versions(record: Record) -> str:
@@ -217,7 +217,3 @@ def _details(record: Record) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True)
-
-
-def _with_warning(study: Study, caption: str) -> str:
-    return f"<strong>{escape(study.warning)}.</strong> {caption}" if study.warning else caption
