@@ -46,6 +46,7 @@ def check_combinations(params: Params) -> None:
     if params.evaluate.i3d_path is not None:
         _check_i3d(params.evaluate)
     _check_ablation(params)
+    _check_grid_run(params)
 
 
 def _check_teachers(params: Params) -> None:
@@ -122,11 +123,9 @@ def _check_students(params: Params) -> None:
     }
     for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):
         _require(bool(cells.losses), f"{stage}.losses must name at least one loss")
-        teachers = {"distill": ("bidirectional", "causal"), "rollout": ("bidirectional",)}[stage]
         _require(
-            cells.method.attention == "causal" and cells.method.teacher in teachers,
-            f"{stage}.method must make a causal student, judged by a teacher that is one of {', '.join(teachers)}, "
-            f"got one of {cells.method.attention} attention, judged by the {cells.method.teacher} one",
+            cells.method.attention == "causal",
+            f"{stage}.method must make a causal student, got one of {cells.method.attention} attention",
         )
         for loss, entry in cells.losses.items():
             excluded = Cell.of(cells.method, entry).excluded
@@ -136,6 +135,7 @@ def _check_students(params: Params) -> None:
                 f"rollout.losses must be among distill.losses, whose students it starts from: {loss} is not",
             )
             _check_grid(f"{stage}.losses.{loss}", entry, params)
+            with_path(stage, params.student_teacher, stage, loss)
         _same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
     asked = [Checkpoint(stage, item) for stage, names in items.items() for item in names]
     asked.append(Checkpoint("teacher", "causal", few_steps=True))
@@ -203,6 +203,22 @@ def _check_ablation(params: Params) -> None:
     _require(
         num_clips <= most,
         f"ablation.num_clips must be at most half of prepare.num_test, and prepare.num_train: {num_clips} and "
+        f"{most}",
+    )
+
+
+def _check_grid_run(params: Params) -> None:
+    """Every cell that can be trained has its units, whose clips are there."""
+    run, prepare = params.grid, params.prepare
+    for cell in run.cells():
+        if cell.excluded is None:
+            with_path("grid", params.cell_units, cell)
+    for name, loss in run.losses.items():
+        _check_grid(f"grid.losses.{name}", loss, params)
+    most = min(prepare.num_test // 2, prepare.num_train)
+    _require(
+        run.num_clips <= most,
+        f"grid.num_clips must be at most half of prepare.num_test, and prepare.num_train: {run.num_clips} and "
         f"{most}",
     )
 

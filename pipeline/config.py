@@ -18,6 +18,7 @@ from pipeline.diffusion.trajectory import STEPS, Step
 from pipeline.diffusion.weighting import WEIGHTINGS, Weighting
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
+from pipeline.grid_run import GridRun
 from pipeline.losses import LOSSES
 from pipeline.losses.loss import Loss
 from pipeline.methods import METHODS
@@ -104,7 +105,7 @@ def parse_params(raw: Any) -> Params:
     students = Schema(REGISTRIES, {**schema.derived, **few_step})
     for name, kind in sections.items():
         if name not in built:
-            built[name] = (students if kind is StudentParams else schema).build(kind, raw[name], name)
+            built[name] = (students if kind in (StudentParams, GridRun) else schema).build(kind, raw[name], name)
     params = Params(**built)
     check_combinations(params)
     return params

@@ -10,12 +10,16 @@ from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
 from pipeline.evaluation.loss_spread import LossSpread
 from pipeline.grid import Cell
+from pipeline.grid_run import CellUnits, GridRun
+from pipeline.losses import LOSSES
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
+from pipeline.methods import METHODS
 from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.method import Method
 from pipeline.models.codec import CodecSpec
 from pipeline.models.denoiser import DenoiserSpec
+from pipeline.rules import one_of
 from pipeline.training.cell import TrainCell
 from pipeline.training.codec import CodecTraining, TrainCodec
 from pipeline.training.loop import TrainingSpec
@@ -48,6 +52,7 @@ class StudentParams:
     method: Method
     losses: dict[str, Loss]
     training: dict[str, TrainingSpec]
+    teacher_attention: str | None = None  # of the teacher that the losses ask; None: the one that the cell needs
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Params:
     evaluate: Evaluate
     checkpoints: dict[str, Checkpoint]
     ablation: Ablation
+    grid: GridRun
 
     def codec_unit(self) -> TrainCodec:
         """The work of stage codec."""
@@ -95,9 +101,13 @@ class Params:
         run = self.teacher[attention]
         return TrainCell(run.method, run.loss, denoiser, run.training, self.seed, self.num_threads)
 
+    def students(self, stage: str) -> StudentParams:
+        """Those of stage distill or rollout."""
+        return {"distill": self.distill, "rollout": self.rollout}[stage]
+
     def student_unit(self, stage: str, loss: str) -> TrainCell:
         """The work of stage distill or rollout, for one loss."""
-        cells: StudentParams = {"distill": self.distill, "rollout": self.rollout}[stage]
+        cells = self.students(stage)
         return TrainCell(
             cells.method, cells.losses[loss], self.denoiser, cells.training[loss], self.seed, self.num_threads
         )
@@ -112,6 +122,52 @@ class Params:
             self.evaluate,
             sampler=self.teacher[item].sampler if is_teacher and not few_steps else self.sampler,
             bits=None if undefined or few_steps else self.evaluate.bits,
+        )
+
+    def student_teacher(self, stage: str, loss: str) -> str | None:
+        """Which teacher the loss of stage distill or rollout asks. Raises ValueError: one that cannot answer."""
+        cells = self.students(stage)
+        return asked_teacher(Cell.of(cells.method, cells.losses[loss]), cells.teacher_attention)
+
+    def few_steps(self, attention: str) -> Sampler:
+        """How a student of the few steps of `sampler` makes clips; of full attention: all frames together."""
+        if attention == "causal":
+            return self.sampler
+        few = self.sampler
+        whole = self.teacher["bidirectional"].sampler
+        return dataclasses.replace(whole, num_steps=few.num_steps, step=few.step, schedule=few.schedule)
+
+    def origin(self, attention: str) -> str:
+        """Where the weights of a student of the grid come from: an artifact."""
+        return {"causal": "init", "full": "teacher/bidirectional"}[attention]
+
+    def start_unit(self, attention: str) -> Evaluate:
+        """The measure of what the cells of the grid start from, in the students' few steps."""
+        return self._measure(attention)
+
+    def cell_units(self, cell: Cell) -> CellUnits:
+        """The work of one cell of the grid, on one thread. Raises ValueError: a teacher that cannot answer."""
+        run, loss = self.grid, self.grid.losses[cell.loss]
+        backbone = dataclasses.replace(self.denoiser.backbone, attention=cell.attention)
+        denoiser = dataclasses.replace(self.denoiser, backbone=backbone)
+        critic = run.critic_optimizers.get(cell.loss, run.training.critic_optimizer)
+        training = dataclasses.replace(run.training, critic_optimizer=critic)
+        return CellUnits(
+            TrainCell(run.methods[cell.method], loss, denoiser, training, self.seed, num_threads=1),
+            self._measure(cell.attention),
+            teacher=asked_teacher(cell, run.teacher_attention.get(cell.loss)),
+        )
+
+    def _measure(self, attention: str) -> Evaluate:
+        """The evaluation of the grid: fewer clips, on one thread, and no likelihood, which few steps have not."""
+        return dataclasses.replace(
+            self.evaluate,
+            sampler=self.few_steps(attention),
+            num_clips=self.grid.num_clips,
+            bits=None,
+            i3d_path=None,
+            i3d_sha256=None,
+            num_threads=1,
         )
 
     def ablation_units(self, objective: Objective) -> Units:
@@ -133,3 +189,21 @@ class Params:
         evaluate = dataclasses.replace(measure, num_clips=num_clips, bits=bits, num_threads=1, **i3d)
         spread = LossSpread(like.method, loss, schedules, num_clips=ablation.num_spread_clips, seed=self.seed)
         return Units(train, evaluate, spread)
+
+
+def asked_teacher(cell: Cell, wanted: str | None) -> str | None:
+    """Which teacher the loss of a cell asks: the one that it needs, or another that can answer too.
+
+    Raises:
+        ValueError: the loss asks none, or the one that is wanted cannot answer.
+    """
+    if wanted is None or wanted == cell.teacher:
+        return cell.teacher
+    one_of(TEACHERS, teacher_attention=wanted)
+    free = LOSSES[cell.loss].follows_flow and METHODS[cell.method].teacher != cell.teacher
+    if cell.teacher is None or not free:
+        needed = f"only {cell.teacher} fits" if cell.teacher else "none is asked"
+        raise ValueError(
+            f"teacher_attention must be one that {cell.method} with {cell.loss} can ask, {needed}: {wanted}"
+        )
+    return wanted

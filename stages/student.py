@@ -11,13 +11,11 @@ from stages.entry import ARTIFACTS, publish, stage
 
 def main(params: Params, name: str, loss: str) -> None:
     origin = {"distill": Path("teacher", "causal"), "rollout": Path("distill", loss)}[name]
-    unit = params.student_unit(name, loss)
-    inputs = {
-        "codec": ARTIFACTS / "codec",
-        "init": ARTIFACTS / origin,
-        "teacher": ARTIFACTS / "teacher" / unit.method.teacher,
-    }
-    publish(params, name, loss, unit, inputs)
+    inputs = {"codec": ARTIFACTS / "codec", "init": ARTIFACTS / origin}
+    teacher = params.student_teacher(name, loss)
+    if teacher is not None:
+        inputs["teacher"] = ARTIFACTS / "teacher" / teacher
+    publish(params, name, loss, params.student_unit(name, loss), inputs)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def raw():
     params["teacher"]["causal"]["sampler"] |= {"num_steps": 1, "step": {"name": "ddim"}}
     bits = {"num_clips": 8, "num_levels": 32, "num_draws": 2}
     params["evaluate"] = {"num_clips": 32, "num_bootstraps": 8, "num_timed": 1, "num_neighbours": 3, "bits": bits}
+    params["grid"]["num_clips"] = 24
     params["ablation"] = {
         "predictions": ["v"],
         "weightings": {"exponential": {}, "edm": {}},
