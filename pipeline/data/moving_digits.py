@@ -70,6 +70,10 @@ class MovingDigits:
         return 1, self.frame_size, self.frame_size
 
     @property
+    def num_classes(self) -> int:
+        return 10 if self.num_digits == 1 else 0
+
+    @property
     def travel(self) -> int:
         """Pixels between the walls, for a digit's upper left corner."""
         return self.frame_size - self.digit_size

@@ -49,6 +49,11 @@ class Source(Protocol):
         ...
 
     @property
+    def num_classes(self) -> int:
+        """Of the label "class", counted from 0; 0 where a clip has none, or several."""
+        ...
+
+    @property
     def frames_per_s(self) -> float:
         """At which speed people are shown the clips."""
         ...
@@ -130,6 +135,7 @@ class Prepare:
         return {
             "source": as_plain(self.source),
             "seed": self.seed,
+            "num_classes": self.source.num_classes,
             "num_frames": self.num_frames,
             "frames_per_s": self.source.frames_per_s,
             "layout": "N T C H W",
@@ -186,6 +192,12 @@ class ClipStore:
         """What the source knows of every clip; the first axis is the clip."""
         with np.load(self.directory / f"{_known(split)}_labels.npz") as arrays:
             return dict(arrays)
+
+    def classes(self, split: str) -> np.ndarray | None:
+        """int64 (N,): the class of every clip; None where the source has no single one."""
+        if not self.manifest["num_classes"]:
+            return None
+        return self.labels(split)["class"].reshape(len(self.clips(split)))
 
     def verify(self) -> None:
         """Compare every file with its checksum.

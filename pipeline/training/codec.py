@@ -74,6 +74,8 @@ class TrainCodec:
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """Write out/codec.safetensors, out/codec.json, out/train.npy (float32 latents), show/reconstructions.png.
 
+        out/train_classes.npy (int64) too, where clips have a class.
+
         Raises:
             ValueError: the frames cannot be divided by the codec.
             FloatingPointError: the loss is not finite.
@@ -91,6 +93,9 @@ class TrainCodec:
         show.mkdir(exist_ok=True)
         latents = standardise(codec, clips)
         np.save(out / "train.npy", latents.numpy())
+        classes = store.classes("train")
+        if classes is not None:
+            np.save(out / "train_classes.npy", classes)
         save_codec(codec, out)
         draw_reconstructions(codec, store).save(show / "reconstructions.png")
         return {

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import time
 import zipfile
@@ -54,6 +55,21 @@ def test_labels_belong_to_their_clips(store):
     assert set(labels["image"].ravel().tolist()) <= set(seen.tolist())
     mass = frames.sum((2, 3, 4), dtype=np.int64)
     assert np.abs(mass / mass[:, :1] - 1).max() < 0.01  # one digit moves through a clip
+
+
+def test_a_clip_of_one_digit_has_its_class(store):
+    digits = store.labels("train")["class"]
+    assert store.manifest["num_classes"] == 10
+    assert store.classes("train").tolist() == digits[:, 0].tolist()
+    assert set(digits[:, 0].tolist()) <= set(range(10))
+
+
+def test_a_clip_of_several_digits_has_no_single_class(tmp_path):
+    finish(dataclasses.replace(SMALL, source=MovingDigits(num_digits=2)).run(tmp_path, {}))
+    store = ClipStore(tmp_path / "out")
+    assert store.labels("train")["class"].shape == (60, 2)
+    assert store.manifest["num_classes"] == 0
+    assert store.classes("train") is None
 
 
 def test_splits_show_disjoint_images(store):

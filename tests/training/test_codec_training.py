@@ -85,6 +85,12 @@ def test_training_latents_are_those_of_the_saved_codec(finished, inputs):
     assert torch.allclose(codec.encode(video), latents, atol=1e-5)
 
 
+def test_latents_keep_the_classes_of_their_clips(finished, inputs):
+    classes = np.load(finished[0] / "out" / "train_classes.npy")
+    assert np.array_equal(classes, ClipStore(inputs["clips"]).labels("train")["class"][:, 0])
+    assert len(np.unique(classes)) == 10
+
+
 @pytest.mark.parametrize("killed_at", [5, 15, 40])
 def test_a_killed_run_ends_as_if_it_had_not_been(finished, inputs, tmp_path, monkeypatch, killed_at):
     monkeypatch.setenv("FORCING_GRID_WORK", str(tmp_path / "killed"))
