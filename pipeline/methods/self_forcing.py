@@ -62,9 +62,13 @@ class SelfForcing:
             detach_context=self.detach_context,
         )
 
-        def denoise(x_t: Video, t: NoiseLevel) -> Video:
-            contexts = zip(chunks, made.caches, strict=True)
-            return torch.cat([student.denoise_chunk(x_t[:, c], t[:, c], cache) for c, cache in contexts], dim=1)
+        def denoise(x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
+            ends = [None if end is None else end[:, c] for c in chunks]
+            made_by_chunk = [
+                student.denoise_chunk(x_t[:, c], t[:, c], cache, to)
+                for c, cache, to in zip(chunks, made.caches, ends, strict=True)
+            ]
+            return torch.cat(made_by_chunk, dim=1)
 
         def in_context(network: Any, x_t: Video, t: NoiseLevel) -> Tensor:
             if network.spec.backbone.attention == "causal":

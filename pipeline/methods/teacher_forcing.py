@@ -44,8 +44,8 @@ class TeacherForcing:
         t = self._levels(*clips.shape[:2], schedule=schedule, rng=rng).to(clips)
         x_t = add_noise(schedule, clips, noise_like(clips, rng), t)
 
-        def denoise(x_t: Video, t: NoiseLevel) -> Video:
-            return student.beside(x_t, t, clips)
+        def denoise(x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
+            return student.beside(x_t, t, clips, end)
 
         def judge(network: Any, x_t: Video, t: NoiseLevel) -> Tensor:
             return network.beside(x_t, t, clips)

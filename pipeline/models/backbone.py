@@ -6,7 +6,6 @@ distance between frames counts and a sliding window rolls out further than the t
 Diffusion Transformer, arXiv:2212.09748; adaLN-single, arXiv:2310.00426, sec. 2.3; rotary phases, arXiv:2104.09864.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.interfaces import NoiseLevel, Video
+from pipeline.models.conditioning import LevelEmbedding, StepEmbedding
 from pipeline.rules import at_least, one_of
 
 ATTENTIONS = ("causal", "full")
 GATES, INITIAL_GATE = [2, 5], 0.3  # of the six modulations of a block, those on its two residuals
-MAX_RATE = 100.0  # radians of the fastest sinusoid over the levels from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class BackboneSpec:
     num_heads: int = 4
     attention: str = "causal"
     chunk_len: int = 1  # frames that see each other under causal attention
+    end_level: bool = False  # conditioned on a second level, at which a step from the first one ends
 
     def __post_init__(self) -> None:
         at_least(1, channels=self.channels, frame_size=self.frame_size, patch=self.patch, width=self.width)
@@ -80,24 +80,28 @@ class Backbone(nn.Module):
         for layer in (self.modulation, self.head_modulation, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.step = StepEmbedding(spec.width) if spec.end_level else None
 
-    def forward(self, x_t: Video, t: NoiseLevel) -> Video:
-        """All frames in parallel, under the mask of the spec's attention."""
-        return self._head(*self.features(x_t, t), x_t.shape)
+    def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
+        """All frames in parallel, under the mask of the spec's attention. `end`: see `condition`."""
+        return self._head(*self.features(x_t, t, end), x_t.shape)
 
-    def features(self, x_t: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
-        """Tokens after the last block (B, T*P, width), and the level embedding of every token."""
+    def features(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens after the last block (B, T*P, width), and the condition of every token."""
         num_frames, device = x_t.shape[1], x_t.device
-        return self._features(x_t, t, self._rotation(0, num_frames, device), self._mask(num_frames, device))
+        condition = self.condition(t, end)
+        return self._features(x_t, condition, self._rotation(0, num_frames, device), self._mask(num_frames, device))
 
-    def beside(self, x_t: Video, t: NoiseLevel, context: Video, context_t: NoiseLevel) -> Video:
+    def beside(
+        self, x_t: Video, t: NoiseLevel, context: Video, context_t: NoiseLevel, end: NoiseLevel | None = None
+    ) -> Video:
         """Every chunk as if alone after the chunks of `context` before it; see features_beside."""
-        return self._head(*self.features_beside(x_t, t, context, context_t), x_t.shape)
+        return self._head(*self.features_beside(x_t, t, context, context_t, end), x_t.shape)
 
     def features_beside(
-        self, x_t: Video, t: NoiseLevel, context: Video, context_t: NoiseLevel
+        self, x_t: Video, t: NoiseLevel, context: Video, context_t: NoiseLevel, end: NoiseLevel | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Tokens and level embeddings of x_t, as `features` gives them, from one pass over [context | x_t].
+        """Tokens and conditions of x_t, as `features` gives them, from one pass over [context | x_t].
 
         Frame f of the context sees the context up to its chunk; frame f of x_t sees the context of earlier chunks,
         and of x_t its own chunk alone. Both are frame f to the rotary phases. ACDiT, arXiv:2412.07720, section 3.2.
@@ -112,30 +116,52 @@ class Backbone(nn.Module):
             )
         num_frames, device = x_t.shape[1], x_t.device
         both, levels = torch.cat([context, x_t], 1), torch.cat([context_t, t], 1)
+        ends = None if end is None else F.pad(end, (num_frames, 0))  # of the context at 0
+        condition = self.condition(levels, ends)
         rotation = self._rotation(0, num_frames, device).repeat(2, 1)
-        tokens, level = self._features(both, levels, rotation, self._mask_beside(num_frames, device))
+        tokens, condition = self._features(both, condition, rotation, self._mask_beside(num_frames, device))
         _, tokens = tokens.chunk(2, dim=1)
-        _, level = level.chunk(2, dim=1)
-        return tokens, level
+        _, condition = condition.chunk(2, dim=1)
+        return tokens, condition
 
-    def _features(self, x_t: Video, t: NoiseLevel, rotation: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        tokens, level = self._embed(x_t, t)
-        modulation = self.modulation(level)
+    def condition(self, t: NoiseLevel, end: NoiseLevel | None) -> Float[Tensor, "B T width"]:
+        """What a frame's tokens are told: its level, and how far a step from there goes; None: to level 0.
+
+        Raises:
+            ValueError: an end for a backbone without end_level.
+        """
+        level = self.level(t)
+        if self.step is None:
+            if end is not None:
+                raise ValueError("end_level must be true where a network is told the end of a step, got false")
+            return level
+        return level + self.step(t if end is None else t - end)
+
+    def _features(
+        self, x_t: Video, condition: Tensor, rotation: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        tokens, condition = self._embed(x_t, condition)
+        modulation = self.modulation(condition)
         for block in self.blocks:
             tokens, _ = block(tokens, modulation, rotation, mask, None)
-        return tokens, level
+        return tokens, condition
 
     def chunk(
-        self, x_t: Video, t: NoiseLevel, caches: list[LayerCache] | None, first_frame: int
+        self,
+        x_t: Video,
+        t: NoiseLevel,
+        caches: list[LayerCache] | None,
+        first_frame: int,
+        end: NoiseLevel | None = None,
     ) -> tuple[Video, list[LayerCache]]:
         """One chunk, or several in a row, whose frames start at first_frame, in the context of cached frames.
 
         All of them see what is cached; of each other, what the mask of the spec's attention lets them see. Returns
         their output, and the keys and values that they would add to the caches.
         """
-        tokens, level = self._embed(x_t, t)
+        tokens, condition = self._embed(x_t, self.condition(t, end))
         rotation = self._rotation(first_frame, x_t.shape[1], x_t.device)
-        modulation = self.modulation(level)
+        modulation = self.modulation(condition)
         mask = self._mask(x_t.shape[1], x_t.device)
         if mask is not None and caches:
             mask = F.pad(mask, (caches[0].keys.shape[2], 0), value=True)
@@ -143,15 +169,16 @@ class Backbone(nn.Module):
         for index, block in enumerate(self.blocks):
             tokens, own = block(tokens, modulation, rotation, mask, caches[index] if caches else None)
             added.append(own)
-        return self._head(tokens, level, x_t.shape), added
+        return self._head(tokens, condition, x_t.shape), added
 
-    def _embed(self, x_t: Video, t: NoiseLevel) -> tuple[Tensor, Tensor]:
-        level = self.level(t).repeat_interleave(self.spec.tokens_per_frame, dim=1)
+    def _embed(self, x_t: Video, condition: Float[Tensor, "B T width"]) -> tuple[Tensor, Tensor]:
+        """Tokens, and the condition of the frame of each."""
+        condition = condition.repeat_interleave(self.spec.tokens_per_frame, dim=1)
         place = self.place.repeat(x_t.shape[1], 1)
-        return self.embed(patchify(x_t, self.spec.patch)) + self.embed_level(level) + place, level
+        return self.embed(patchify(x_t, self.spec.patch)) + self.embed_level(condition) + place, condition
 
-    def _head(self, tokens: Tensor, level: Tensor, shape: torch.Size) -> Video:
-        shift, scale = self.head_modulation(level).chunk(2, dim=-1)
+    def _head(self, tokens: Tensor, condition: Tensor, shape: torch.Size) -> Video:
+        shift, scale = self.head_modulation(condition).chunk(2, dim=-1)
         return unpatchify(self.head(modulate(tokens, shift, scale)), self.spec.patch, shape)
 
     def _rotation(self, first: int, num_frames: int, device: torch.device) -> Tensor:
@@ -209,20 +236,6 @@ class Block(nn.Module):
         mixed = F.scaled_dot_product_attention(q, seen.keys, seen.values, attn_mask=mask)
         x = x + gate_a * self.out(mixed.transpose(1, 2).flatten(2))
         return x + gate_f * self.down(F.gelu(self.up(modulate(x, shift_f, scale_f)), approximate="tanh")), own
-
-
-class LevelEmbedding(nn.Module):
-    """Sinusoids of the level t, then a small network."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-
-    def forward(self, t: NoiseLevel) -> Float[Tensor, "B T width"]:
-        rate = torch.exp(torch.linspace(0, math.log(MAX_RATE), self.width // 2, device=t.device))
-        phase = t[..., None] * rate
-        return self.mlp(torch.cat([phase.cos(), phase.sin()], dim=-1))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

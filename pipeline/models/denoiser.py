@@ -3,6 +3,9 @@
 The backbone is asked in terms of the log-SNR alone: its frames are scaled to variance 1, and its condition is the
 noise share sigma / (alpha + sigma). One network therefore answers alike under every schedule; and in every family,
 but for the predictions v and score, whose size depends on the family that it was trained in.
+
+A network with an end level is also told where a step ends. Euler's step from t to that end, by its x0_hat, is then
+that of the flow itself: with the end 0, for which None stands, x0_hat is where the flow leads.
 """
 
 import dataclasses
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.diffusion.log_snr import Coefficients
@@ -22,6 +26,7 @@ from pipeline.models.files import load_network, save_network
 from pipeline.rules import above, one_of
 
 STEM = "student"  # of the names of its files
+STEP = "backbone.step."  # of the names of the weights that an end level adds
 MIN_SIGNAL = 1e-4  # alpha at t = 1 from which a frame follows from its noise
 
 
@@ -69,30 +74,44 @@ class Denoiser(nn.Module):
         self.spec = spec
         self.backbone = Backbone(spec.backbone)
 
-    def forward(self, x_t: Video, t: NoiseLevel) -> Video:
-        """All frames in parallel, each at its own level."""
-        at = self.spec.schedule.at(t)
-        return self._to_x0(self.backbone(*network_input(x_t, at)), x_t, at)
+    def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
+        """All frames in parallel, each at its own level.
 
-    def beside(self, x_t: Video, t: NoiseLevel, context: Video) -> Video:
+        Raises:
+            ValueError: an end for a network without end level.
+        """
+        at = self.spec.schedule.at(t)
+        return self._to_x0(self.backbone(*network_input(x_t, at), self._share(end)), x_t, at)
+
+    def beside(self, x_t: Video, t: NoiseLevel, context: Video, end: NoiseLevel | None = None) -> Video:
         """All frames in parallel, every chunk as if alone after the clean frames `context` of the chunks before it.
 
         Raises:
-            ValueError: attention is full.
+            ValueError: attention is full, or an end for a network without end level.
         """
         at = self.spec.schedule.at(t)
         clean = network_input(context, self.spec.schedule.at(torch.zeros_like(t)))
-        return self._to_x0(self.backbone.beside(*network_input(x_t, at), *clean), x_t, at)
+        return self._to_x0(self.backbone.beside(*network_input(x_t, at), *clean, self._share(end)), x_t, at)
 
-    def denoise_chunk(self, x_t: Video, t: NoiseLevel, cache: Context | None) -> Video:
-        """One chunk in the context of the cached frames; the cache is not changed."""
+    def denoise_chunk(
+        self, x_t: Video, t: NoiseLevel, cache: Context | None, end: NoiseLevel | None = None
+    ) -> Video:
+        """One chunk in the context of the cached frames; the cache is not changed.
+
+        Raises:
+            ValueError: an end for a network without end level.
+        """
         if self.spec.backbone.attention == "causal":
             layers, first = (cache.layers, cache.num_frames) if cache else (None, 0)
             at = self.spec.schedule.at(t)
-            return self._to_x0(self.backbone.chunk(*network_input(x_t, at), layers, first)[0], x_t, at)
+            output, _ = self.backbone.chunk(*network_input(x_t, at), layers, first, self._share(end))
+            return self._to_x0(output, x_t, at)
         if cache is None:
-            return self(x_t, t)
-        return self(*cache.followed_by(x_t, t))[:, -x_t.shape[1] :]
+            return self(x_t, t, end)
+        clip, levels = cache.followed_by(x_t, t)
+        if end is not None:
+            end = F.pad(end, (clip.shape[1] - x_t.shape[1], 0))  # of the context at 0, as in a cache
+        return self(clip, levels, end)[:, -x_t.shape[1] :]
 
     def extend(self, cache: Context | None, x: Video, t: NoiseLevel, *, window: int) -> Context:
         """The context with a chunk added, at most `window` frames long. One call of the backbone if causal."""
@@ -110,6 +129,19 @@ class Denoiser(nn.Module):
             x, t = cache.followed_by(x, t)
         return Context(num_frames, None, x[:, -window:], t[:, -window:])
 
+    def start_from(self, origin: "Denoiser") -> None:
+        """Take over all weights of `origin`; an end level that it lacks stays as built, which changes no answer.
+
+        Raises:
+            RuntimeError: the sizes differ, or `origin` alone has an end level.
+        """
+        built = self.state_dict()
+        own = {} if origin.spec.backbone.end_level else {n: p for n, p in built.items() if n.startswith(STEP)}
+        self.load_state_dict({**own, **origin.state_dict()})
+
+    def _share(self, end: NoiseLevel | None) -> NoiseLevel | None:
+        return None if end is None else noise_share(self.spec.schedule.at(end))
+
     def _to_x0(self, output: Video, x_t: Video, at: Coefficients) -> Video:
         return PREDICTIONS[self.spec.prediction].to_x0(output, x_t, at, self.spec.sigma_data)
 
@@ -117,8 +149,13 @@ class Denoiser(nn.Module):
 def network_input(x_t: Video, at: Coefficients) -> tuple[Video, NoiseLevel]:
     """Frames scaled to the variance 1 that standardised data have at every level, and their noise shares."""
     alpha, sigma = at
-    share = (sigma / (alpha + sigma))[:, :, 0, 0, 0]
-    return x_t * torch.rsqrt(alpha**2 + sigma**2), share
+    return x_t * torch.rsqrt(alpha**2 + sigma**2), noise_share(at)
+
+
+def noise_share(at: Coefficients) -> NoiseLevel:
+    """sigma / (alpha + sigma) of every frame: the level of the straight path that has its log-SNR."""
+    alpha, sigma = at
+    return (sigma / (alpha + sigma))[:, :, 0, 0, 0]
 
 
 def _append(old: LayerCache, new: LayerCache) -> LayerCache:

@@ -75,7 +75,7 @@ class ExactConditionals(Denoiser):
         torch.nn.Module.__init__(self)
         self.rng = rng
 
-    def beside(self, x_t, t, context):
+    def beside(self, x_t, t, context, end=None):
         prior = torch.cat([torch.zeros_like(context[:, :1]), RHO * context[:, :-1]], 1)
         variance = torch.tensor([1.0, 1 - RHO**2])[None, :, None, None, None].to(x_t)
         alpha, sigma = FlowMatching().at(t)
