@@ -56,8 +56,10 @@ def sample(
     sampler: Sampler,
     rng: torch.Generator,
 ) -> tuple[Video, SamplingCost]:
-    """Latents (num_clips, num_frames, c, h, w) from noise, and what they cost."""
+    """Latents (num_clips, num_frames, c, h, w) from noise, of classes drawn alike if it knows any; their cost."""
     spec = student.spec.backbone
+    if spec.num_classes:
+        student = student.given(torch.randint(spec.num_classes, (num_clips,), generator=rng))
     counted = CountedDenoiser(student)
     start = time.perf_counter()
     noise = torch.randn(num_clips, num_frames, spec.channels, spec.frame_size, spec.frame_size, generator=rng)

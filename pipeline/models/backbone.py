@@ -6,6 +6,7 @@ distance between frames counts and a sliding window rolls out further than the t
 Diffusion Transformer, arXiv:2212.09748; adaLN-single, arXiv:2310.00426, sec. 2.3; rotary phases, arXiv:2104.09864.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pipeline.interfaces import NoiseLevel, Video
-from pipeline.models.conditioning import LevelEmbedding, StepEmbedding
+from pipeline.interfaces import Labels, NoiseLevel, Video
+from pipeline.models.conditioning import ClassEmbedding, LevelEmbedding, StepEmbedding
 from pipeline.rules import at_least, one_of
 
 ATTENTIONS = ("causal", "full")
@@ -35,9 +36,11 @@ class BackboneSpec:
     attention: str = "causal"
     chunk_len: int = 1  # frames that see each other under causal attention
     end_level: bool = False  # conditioned on a second level, at which a step from the first one ends
+    num_classes: int = 0  # of clips, of which it may be told; 0: of none
 
     def __post_init__(self) -> None:
         at_least(1, channels=self.channels, frame_size=self.frame_size, patch=self.patch, width=self.width)
+        at_least(0, num_classes=self.num_classes)
         at_least(1, depth=self.depth, num_heads=self.num_heads, chunk_len=self.chunk_len)
         if self.frame_size % self.patch:
             raise ValueError(
@@ -81,6 +84,19 @@ class Backbone(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.step = StepEmbedding(spec.width) if spec.end_level else None
+        self.classes = ClassEmbedding(spec.num_classes, spec.width) if spec.num_classes else None
+        self.labels: Labels | None = None  # of the clips that it is asked about
+
+    def given(self, labels: Labels) -> "Backbone":
+        """The same network, told the classes of the clips that it is asked about; num_classes: of a clip, none.
+
+        It shares every parameter. Raises ValueError: a network without classes.
+        """
+        if self.classes is None:
+            raise ValueError("num_classes must be above 0 where a network is told classes, got 0")
+        told = copy.copy(self)
+        told.labels = labels
+        return told
 
     def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
         """All frames in parallel, under the mask of the spec's attention. `end`: see `condition`."""
@@ -125,17 +141,19 @@ class Backbone(nn.Module):
         return tokens, condition
 
     def condition(self, t: NoiseLevel, end: NoiseLevel | None) -> Float[Tensor, "B T width"]:
-        """What a frame's tokens are told: its level, and how far a step from there goes; None: to level 0.
+        """What a frame's tokens are told: level, class of the clip, and how far a step goes; None: to level 0.
 
         Raises:
             ValueError: an end for a backbone without end_level.
         """
-        level = self.level(t)
+        condition = self.level(t)
+        if self.classes is not None:
+            condition = condition + self.classes(self.labels)
         if self.step is None:
             if end is not None:
                 raise ValueError("end_level must be true where a network is told the end of a step, got false")
-            return level
-        return level + self.step(t if end is None else t - end)
+            return condition
+        return condition + self.step(t if end is None else t - end)
 
     def _features(
         self, x_t: Video, condition: Tensor, rotation: Tensor, mask: Tensor | None

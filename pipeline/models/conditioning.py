@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.interfaces import NoiseLevel
+from pipeline.interfaces import Labels, NoiseLevel
 
 MAX_RATE = 100.0  # radians of the fastest sinusoid over the levels from 0 to 1
 
@@ -39,3 +39,18 @@ class StepEmbedding(nn.Module):
 
     def forward(self, length: NoiseLevel) -> Float[Tensor, "B T width"]:
         return self.out(self.length(length))
+
+
+class ClassEmbedding(nn.Module):
+    """A vector for each class, and one for none: a clip of which the class is not told."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(num_classes + 1, width)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def forward(self, labels: Labels | None) -> Float[Tensor, "B 1 width"]:
+        """The vectors of a batch, for all of its frames; of one clip without class where labels are None."""
+        if labels is None:
+            return self.table.weight[None, -1:]
+        return self.table(labels)[:, None]

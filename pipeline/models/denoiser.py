@@ -8,6 +8,7 @@ A network with an end level is also told where a step ends. Euler's step from t 
 that of the flow itself: with the end 0, for which None stands, x0_hat is where the flow leads.
 """
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from pipeline.diffusion.log_snr import Coefficients
 from pipeline.diffusion.prediction import PREDICTIONS
 from pipeline.diffusion.schedule import SCHEDULES, FlowMatching, Schedule
-from pipeline.interfaces import NoiseLevel, Video
+from pipeline.interfaces import Labels, NoiseLevel, Video
 from pipeline.models.backbone import Backbone, BackboneSpec, LayerCache
 from pipeline.models.files import load_network, save_network
 from pipeline.rules import above, one_of
@@ -73,6 +74,18 @@ class Denoiser(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = Backbone(spec.backbone)
+
+    def given(self, labels: Labels) -> "Denoiser":
+        """The same denoiser, told the classes of the clips that it is asked about; it shares every parameter.
+
+        Without it, and for the label num_classes, it answers for clips of any class.
+
+        Raises:
+            ValueError: a network without classes.
+        """
+        told = copy.copy(self)
+        told._modules = {**self._modules, "backbone": self.backbone.given(labels)}  # a copy shares the dictionary
+        return told
 
     def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
         """All frames in parallel, each at its own level.

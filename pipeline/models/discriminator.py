@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.diffusion.noise_levels import count_chunks
-from pipeline.interfaces import NoiseLevel, Video
+from pipeline.interfaces import Labels, NoiseLevel, Video
 from pipeline.models.denoiser import Denoiser, network_input
 
 
@@ -27,6 +27,12 @@ class Discriminator(nn.Module):
         self.schedule = teacher.spec.schedule
         width = teacher.spec.backbone.width
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def given(self, labels: Labels) -> "Discriminator":
+        """The same discriminator, told the classes of the clips that it is asked about; see Denoiser.given."""
+        told = copy.copy(self)
+        told._modules = {**self._modules, "backbone": self.backbone.given(labels)}  # a copy shares the dictionary
+        return told
 
     def forward(self, x_t: Video, t: NoiseLevel) -> Float[Tensor, " B"]:
         tokens, _ = self.backbone.features(*network_input(x_t, self.schedule.at(t)))
