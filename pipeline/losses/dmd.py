@@ -13,7 +13,7 @@ from pipeline.diffusion.log_snr import Coefficients
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
-from pipeline.losses.scores import Scores, check_score_levels, draw_score_levels, fake_score_loss
+from pipeline.losses.scores import Guided, Scores, check_score_levels, draw_score_levels, fake_score_loss
 from pipeline.models.denoiser import Denoiser
 from pipeline.rules import at_least, one_of, within
 from pipeline.streams import noise_like
@@ -31,7 +31,8 @@ class Dmd:
     """Reverse KL between the student's frames and data, averaged over noise levels. arXiv:2311.18828, eq. 7.
 
     Only the space `score` weighs all levels alike. Where the frames of a clip have levels of their own, the space
-    `x0` scales each by another number, and what it descends is no divergence.
+    `x0` scales each by another number, and what it descends is no divergence. Nor is it with guidance: the guided
+    scores of data are those of no law. Self-Forcing's guidance of 3 is 4 here, which is 1 + w of arXiv:2207.12598.
     """
 
     needs_target: ClassVar[bool] = False
@@ -46,21 +47,24 @@ class Dmd:
     weighting: Weighting = field(default_factory=PredictionL2)  # of the fake score's denoising loss
     space: str = "x0"  # in which the two scores are compared
     normaliser: bool = True  # divide by the teacher's mean error: of a clip, or of a frame that has its own weight
+    guidance: float = 1.0  # s of u + s (c - u), the score given the class, c, and without, u; 1: off
     entropy_weight: float = 0.0  # beta of KL + beta H: at 1 only the cross-entropy is left, and frames collapse
 
     def __post_init__(self) -> None:
         at_least(1, critic_updates=self.critic_updates)
         check_score_levels(self.score_level, self.level_min, self.level_max)
         one_of(SPACES, space=self.space)
+        within(0, math.inf, open_high=True, guidance=self.guidance)
         within(-math.inf, 1, open_low=True, entropy_weight=self.entropy_weight)
 
     @property
     def measure(self) -> str:
-        """The weight of the entropy decides, and whether the frames of a clip are weighed alike."""
+        """The weight of the entropy decides, whether the frames of a clip are weighed alike, and guidance."""
         what = f"reverse KL and {self.entropy_weight:g} times the entropy"
         what = {0.0: "reverse KL", 1.0: "cross-entropy with data"}.get(self.entropy_weight, what)
-        bent = self.space == "x0" and self.score_level == "independent"
-        return f"{'nearly the ' if bent else ''}{what}, averaged over noise, of {{judged}}"
+        bent = self.guidance != 1 or (self.space == "x0" and self.score_level == "independent")
+        guided = "" if self.guidance == 1 else f", the scores of data guided by {self.guidance:g}"
+        return f"{'nearly the ' if bent else ''}{what}, averaged over noise, of {{judged}}{guided}"
 
     def critics(self, teacher: Denoiser | None) -> Scores:
         """Both scores; only the fake one learns."""
@@ -90,13 +94,11 @@ class Dmd:
         """Of the divergence at the student's frames, which were noised to x_t."""
         weight = SPACES[self.space](schedule.at(t))
         by_frame = self.space == "score" and self.score_level == "independent"
-        normalised_over = (FRAME if by_frame else CLIP) if self.normaliser else ()
+        real = critics.real if self.guidance == 1 else Guided(critics.real, self.guidance)
+        fake_x0, real_x0 = (rollout.judge(score, x_t, t) for score in (critics.fake, real))
+        over = (FRAME if by_frame else CLIP) if self.normaliser else ()
         return weight * dmd_gradient(
-            rollout.judge(critics.fake, x_t, t),
-            rollout.judge(critics.real, x_t, t),
-            rollout.x0_hat,
-            entropy_weight=self.entropy_weight,
-            normalised_over=normalised_over,
+            fake_x0, real_x0, rollout.x0_hat, entropy_weight=self.entropy_weight, normalised_over=over
         )
 
     def critic_loss(

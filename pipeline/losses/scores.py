@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, nn
@@ -11,7 +12,7 @@ from pipeline.diffusion.denoising import denoising_loss
 from pipeline.diffusion.noise_levels import independent_levels, shared_levels
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.weighting import Weighting
-from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
+from pipeline.interfaces import Labels, NoiseLevel, Rollout, Scalar, Video
 from pipeline.models.denoiser import Denoiser
 from pipeline.rules import one_of
 from pipeline.streams import noise_like
@@ -34,6 +35,37 @@ class Scores(nn.Module):
 def real_score(teacher: Denoiser) -> Denoiser:
     """A copy of the teacher that never learns."""
     return copy.deepcopy(teacher).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """u + s (c - u): of a network that is told a class, the answer c away from its answer u without. s = 1 is c.
+
+    Classifier-free guidance, arXiv:2207.12598, eq. 6, where s is 1 + w.
+    """
+
+    network: Denoiser  # bound to no classes
+    scale: float
+    labels: Labels | None = None
+
+    def given(self, labels: Labels) -> "Guided":
+        """Told the class of every clip."""
+        return replace(self, labels=labels)
+
+    def __call__(self, x_t: Video, t: NoiseLevel) -> Video:
+        """Without classes c is u."""
+        without = self.network(x_t, t)
+        return without if self.labels is None else self._between(without, self.network.given(self.labels)(x_t, t))
+
+    def beside(self, x_t: Video, t: NoiseLevel, context: Video) -> Video:
+        """Every chunk after the clean frames `context` of the chunks before it."""
+        without = self.network.beside(x_t, t, context)
+        if self.labels is None:
+            return without
+        return self._between(without, self.network.given(self.labels).beside(x_t, t, context))
+
+    def _between(self, without: Video, told: Video) -> Video:
+        return without + self.scale * (told - without)
 
 
 @contextmanager
