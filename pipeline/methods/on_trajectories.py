@@ -33,7 +33,6 @@ class OnTrajectories:
     attention: ClassVar[str] = "causal"
     teacher: ClassVar[str] = "causal"
     denoised: ClassVar[str] = "each frame of a teacher's trajectories given those before it"
-    judged: ClassVar[str] = "clips restored from trajectories of a teacher"
     context: str
     sampler: Sampler = field(default_factory=Sampler)  # of the student; its levels are those of the trajectories
 
@@ -43,6 +42,11 @@ class OnTrajectories:
             raise ValueError(
                 f"sampler.context_noise must be 0 where the context is clean, got {self.sampler.context_noise}"
             )
+
+    @property
+    def judged(self) -> str:
+        """As data restored, but that the noise is the teacher's."""
+        return "clips restored from a teacher's trajectories (a push-forward of them, not what the student samples)"
 
     def read(self, directory: Path, *, latents: str, schedule: Schedule) -> Video:
         """Stored trajectories as the clips of training: (N, T, (K+1) C, H, W), each frame with all its states.
