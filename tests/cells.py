@@ -27,7 +27,8 @@ def make_latents(directory, num_clips=64, num_frames=4):
 def make_cell(method="diffusion_forcing", loss="l2", *, num_steps=12, attention=None, muon=True, **training):
     """A cell small enough for a test."""
     spec = OptimizerSpec(name="muon" if muon else "adamw")
-    backbone = BackboneSpec(**{**vars(BACKBONE), "attention": attention or METHODS[method].attention})
+    told = {"attention": attention or METHODS[method].attention, "end_level": LOSSES[loss].needs_end_level}
+    backbone = BackboneSpec(**{**vars(BACKBONE), **told})
     fields = {"batch_size": 8, "report_every": 2, "checkpoint_every": 4, "optimizer": spec, **training}
     return TrainCell(
         METHODS[method](), LOSSES[loss](), DenoiserSpec(backbone), TrainingSpec(num_steps, **fields), 0, 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from pipeline.diffusion.schedule import FlowMatching, Schedule
@@ -118,15 +118,18 @@ class Discretisation:
 
     def draw(self, t: NoiseLevel, moves: Moves, *, schedule: Schedule, rng: Generator) -> Pair:
         """Levels for the frames that move; those that shared one in `t` share one again, the others keep theirs."""
-        index = draw_steps(self.shares(), t.shape, rng)
-        like = (t[:, :, None] == t[:, None, :]).int().argmax(2)  # the first frame of the same level
-        index = index.to(t.device).gather(1, like)
+        index = draw_steps(self.shares(), t.shape, rng).to(t.device).gather(1, first_of_level(t))
         levels = self.levels(schedule).to(t)
         lowest = self.boundaries().to(t.device)[index]
         return Pair(*(torch.where(moves, levels[i], t) for i in (index + 1, index, lowest)))
 
     def _log_snr(self) -> Float[Tensor, " N"]:
         return self.spacing.log_snr(torch.linspace(0, 1, self.num_levels, dtype=torch.float64))
+
+
+def first_of_level(t: NoiseLevel) -> Int[Tensor, "B T"]:
+    """Of every frame, the first frame in its clip that has the same level."""
+    return (t[:, :, None] == t[:, None, :]).int().argmax(2)
 
 
 def draw_steps(shares: Float[Tensor, " steps"], shape: torch.Size, rng: Generator) -> Tensor:

@@ -43,6 +43,7 @@ class Add:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     follows_flow: ClassVar[bool] = False
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "score distillation, and that of its adversary"
     bounds_likelihood: ClassVar[bool] = False
     score_level: str = "shared"  # one level a clip, or one a frame

@@ -31,6 +31,7 @@ class ConsistencyDistillation:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     follows_flow: ClassVar[bool] = True
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "none: regression of the teacher's flow map"
     measure: ClassVar[str] = "no divergence, but a regression of the teacher's flow map, of {denoised}"
     bounds_likelihood: ClassVar[bool] = False

@@ -26,6 +26,7 @@ class ConsistencyTraining:
     needs_target: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = False
     follows_flow: ClassVar[bool] = False
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "none: regression of the data's flow map"
     measure: ClassVar[str] = "no divergence, but a regression of the data's flow map, of {denoised}"
     bounds_likelihood: ClassVar[bool] = False

@@ -56,6 +56,7 @@ class FDistill:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     follows_flow: ClassVar[bool] = False
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "an f-divergence of choice, averaged over noise"
     bounds_likelihood: ClassVar[bool] = False
     f_divergence: str = "jensen_shannon"

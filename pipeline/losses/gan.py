@@ -41,6 +41,7 @@ class Gan:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True  # the discriminator starts from its features
     follows_flow: ClassVar[bool] = False
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "Jensen-Shannon; non-saturating: softened reverse KL"
     bounds_likelihood: ClassVar[bool] = False
     critic_updates: int = 1

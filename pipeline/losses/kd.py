@@ -29,6 +29,7 @@ class Kd:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     follows_flow: ClassVar[bool] = True
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "none: regression of the teacher's trajectories"
     measure: ClassVar[str] = "no divergence, but a regression of the ends of the teacher's flow, of {denoised}"
     bounds_likelihood: ClassVar[bool] = False

@@ -21,6 +21,7 @@ class L2:
     needs_target: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = False
     follows_flow: ClassVar[bool] = False
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "forward KL"
     measure: ClassVar[str] = "forward KL of {denoised}, averaged over noise by the weighting"
     bounds_likelihood: ClassVar[bool] = True

@@ -16,6 +16,7 @@ class Loss(Protocol):
     needs_target: ClassVar[bool]
     needs_teacher: ClassVar[bool]
     follows_flow: ClassVar[bool]  # it regresses the teacher's flow, which a student must be able to follow
+    needs_end_level: ClassVar[bool]  # it asks its student for steps that end at any level
     divergence: ClassVar[str]  # that the sources claim for it
     bounds_likelihood: ClassVar[bool]  # what it trains is a denoiser at every level, whose bound on a clip is meant
 

@@ -39,6 +39,7 @@ class Pagoda:
     needs_target: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
     follows_flow: ClassVar[bool] = True
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "reconstruction, and Jensen-Shannon of its adversary"
     bounds_likelihood: ClassVar[bool] = False
     num_steps: int = 8  # up the teacher's flow, each of t / num_steps

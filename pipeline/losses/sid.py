@@ -31,6 +31,7 @@ class Sid:
     needs_target: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     follows_flow: ClassVar[bool] = False
+    needs_end_level: ClassVar[bool] = False
     divergence: ClassVar[str] = "Fisher, averaged over noise"
     bounds_likelihood: ClassVar[bool] = False
     critic_updates: int = 5  # of the fake score for each student update, each on a fresh rollout

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from pipeline.diffusion.adaptive import AdaptiveSchedule
-from pipeline.interfaces import Progress
+from pipeline.interfaces import Labels, Progress
+from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
 from pipeline.methods.method import Method, StoredMethod
@@ -42,6 +43,9 @@ class TrainCell:
         attention = self.denoiser.backbone.attention
         if self.method.attention == "full" and attention != "full":
             raise ValueError(f"backbone.attention must be full under {type(self.method).__name__}, got {attention}")
+        self.check_classes()
+        if self.loss.needs_end_level and not self.denoiser.backbone.end_level:
+            raise ValueError(f"backbone.end_level must be true with {type(self.loss).__name__}, got false")
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
         """Resume or start; yields a report every `report_every` steps.
@@ -53,14 +57,14 @@ class TrainCell:
         torch.set_num_threads(self.num_threads)
         torch.manual_seed(stream_seed(self.seed, "weights"))
         codec = digest_of(inputs["codec"] / "codec.json")
-        clips = self.clips(inputs, codec)
+        clips, labels = self.clips(inputs, codec), self.labels(inputs)
         state = self.start(inputs, codec, clips.shape[1])
         checkpoint = load_checkpoint(directory)
         if checkpoint is not None:
             state.load(checkpoint.step, checkpoint.state["flops_per_step"], checkpoint.tensors)
         yield Progress(state.step, self.training.num_steps)
         try:
-            yield from self._follow(state, clips, directory)
+            yield from self._follow(state, clips, labels, directory)
         except FloatingPointError as error:
             last = load_checkpoint(directory)
             kept = f"checkpoint of step {last.step} in {directory}" if last else "there is no checkpoint yet"
@@ -78,9 +82,24 @@ class TrainCell:
             raise ValueError(f"{type(self.method).__name__} needs trajectories, and the unit has no such input")
         return self.method.read(inputs["trajectories"], latents=codec, schedule=self.denoiser.schedule)
 
-    def _follow(self, state: TrainState, clips: Clips, directory: Path) -> Generator[Progress, None, None]:
+    def labels(self, inputs: Mapping[str, Path]) -> Labels | None:
+        """The class of every clip, where the student is told. Raises ValueError: clips without, or with others."""
+        num_classes, path = self.denoiser.backbone.num_classes, inputs["codec"] / "train_classes.npy"
+        if num_classes == 0:
+            return None
+        if isinstance(self.method, StoredMethod) or not path.exists():
+            raise ValueError(f"backbone.num_classes must be 0 where clips have no class, got {num_classes}")
+        labels = torch.from_numpy(np.load(path))
+        most = int(labels.max())
+        if most >= num_classes:
+            raise ValueError(f"backbone.num_classes must be above the labels in {path}: {num_classes}, and {most}")
+        return labels
+
+    def _follow(
+        self, state: TrainState, clips: Clips, labels: Labels | None, directory: Path
+    ) -> Generator[Progress, None, None]:
         config, window = self.training, []
-        for report in train(state, clips, method=self.method, loss=self.loss, seed=self.seed):
+        for report in train(state, clips, method=self.method, loss=self.loss, seed=self.seed, labels=labels):
             window.append(report)
             if report.step % config.report_every == 0 or report.step == config.num_steps:
                 yield Progress(report.step, config.num_steps, average(window))
@@ -94,7 +113,7 @@ class TrainCell:
         if "init" in inputs:
             origin = load_denoiser(inputs["init"], latents=codec)
             self.check_fit(origin.spec, inputs["init"])
-            student.load_state_dict(origin.state_dict())
+            student.start_from(origin)
         if self.loss.needs_teacher and "teacher" not in inputs:
             raise ValueError(f"{type(self.loss).__name__} needs a teacher, and the unit has no such input")
         teacher = None
@@ -116,11 +135,14 @@ class TrainCell:
         return AdaptiveSchedule(self.training.adaptive, self.denoiser.schedule, self.loss.weighting, num_frames)
 
     def check_fit(self, origin: DenoiserSpec, path: Path) -> None:
-        """Raises ValueError unless weights of `origin` mean the same in this student; attention may differ."""
-        ignored = ("attention", "chunk_len")
+        """Raises ValueError unless weights of `origin` mean the same in this student.
+
+        Attention may differ, and the student may have an end level beyond what it starts from.
+        """
         mine, theirs = ({**vars(spec.backbone)} for spec in (self.denoiser, origin))
+        may_differ = {"attention", "chunk_len"} | ({"end_level"} if mine["end_level"] else set())
         for name in mine:
-            if name not in ignored and mine[name] != theirs[name]:
+            if name not in may_differ and mine[name] != theirs[name]:
                 raise ValueError(
                     f"backbone.{name} must be that of the student that training starts from: {mine[name]} here, "
                     f"{theirs[name]} in {path}"
@@ -136,6 +158,7 @@ class TrainCell:
         for name, here, there in (
             ("backbone.channels", mine.channels, theirs.channels),
             ("backbone.frame_size", mine.frame_size, theirs.frame_size),
+            ("backbone.num_classes", mine.num_classes, theirs.num_classes),
             ("schedule", self.denoiser.schedule, teacher.schedule),
         ):
             if here != there:
@@ -152,6 +175,14 @@ class TrainCell:
                 f"backbone.chunk_len must be that of a causal teacher: {mine.chunk_len} here, {theirs.chunk_len} "
                 f"in {path}"
             )
+
+    def check_classes(self) -> None:
+        """Raises ValueError where what needs classes is asked of a student that is told none."""
+        num_classes, dropout = self.denoiser.backbone.num_classes, self.training.label_dropout
+        if num_classes == 0 and dropout > 0:
+            raise ValueError(f"label_dropout must be 0 where backbone.num_classes is 0, got {dropout}")
+        if num_classes == 0 and isinstance(self.loss, Dmd) and self.loss.guidance != 1:
+            raise ValueError(f"guidance must be 1 where backbone.num_classes is 0, got {self.loss.guidance}")
 
     def check_clips(self, clips: Clips) -> None:
         """Raises ValueError unless the latents have the shape that the backbone takes."""

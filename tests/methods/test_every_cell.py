@@ -17,9 +17,10 @@ CHUNK_LEN = 2
 ATTENTION = {"causal": "causal", "bidirectional": "full"}  # of each teacher
 
 
-def lively(attention, seed):
+def lively(attention, seed, *, end_level=False):
     """A denoiser no weight of which is 0."""
-    spec = BackboneSpec(2, 2, 2, width=16, depth=1, num_heads=2, attention=attention, chunk_len=CHUNK_LEN)
+    sizes = {"width": 16, "depth": 1, "num_heads": 2, "chunk_len": CHUNK_LEN}
+    spec = BackboneSpec(2, 2, 2, **sizes, attention=attention, end_level=end_level)
     denoiser, rng = Denoiser(DenoiserSpec(spec)), torch.Generator().manual_seed(seed)
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=rng)
@@ -35,7 +36,8 @@ def few_step_method(cell):
 
 @pytest.mark.parametrize("cell", [cell for cell in cells() if not cell.excluded], ids="-".join)
 def test_a_cell_trains_its_student_and_its_critics_and_leaves_its_teacher(cell: Cell):
-    student, loss = lively(cell.attention, 0), LOSSES[cell.loss]()
+    loss = LOSSES[cell.loss]()
+    student = lively(cell.attention, 0, end_level=loss.needs_end_level)
     teacher = lively(ATTENTION[cell.teacher], 1) if cell.teacher else None
     critics = loss.critics(teacher)
     config = TrainingSpec(num_steps=2, batch_size=8, report_every=1, checkpoint_every=1)
