@@ -1,7 +1,8 @@
 """The training loop: any method with any loss. It yields a report a step, and never logs, prints or saves."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from pipeline.diffusion.adaptive import AdaptiveSchedule, AdaptiveSpec
 from pipeline.diffusion.schedule import Schedule
-from pipeline.interfaces import Scalar, Video
+from pipeline.interfaces import Judge, Labels, NoiseLevel, Rollout, Scalar, Video
 from pipeline.losses.loss import CriticLoss, Loss, StagedLoss
 from pipeline.methods.method import Method
 from pipeline.models.denoiser import Denoiser
@@ -35,6 +36,7 @@ class TrainingSpec:
     num_steps: int
     batch_size: int = 64
     micro_batch_size: int | None = None  # clips at once, of whose gradients an update takes the mean; null: all
+    label_dropout: float = 0.0  # share of clips whose class a network is not told: it learns to answer without, too
     ema_decay: float = 0.99
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     critic_optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -52,11 +54,19 @@ class TrainingSpec:
                 )
         at_least(1, report_every=self.report_every, checkpoint_every=self.checkpoint_every)
         within(0, 1, open_high=True, ema_decay=self.ema_decay)
+        within(0, 1, label_dropout=self.label_dropout)
         if self.checkpoint_every % self.report_every:
             raise ValueError(
                 f"checkpoint_every must be a multiple of report_every, got {self.checkpoint_every} and "
                 f"{self.report_every}"
             )
+
+
+class Batch(NamedTuple):
+    """Clips, and the class of each where the student is told."""
+
+    clips: Video
+    labels: Labels | None
 
 
 @dataclass(frozen=True)
@@ -120,26 +130,30 @@ class TrainState:
             self.adaptive.error = parts["adaptive"]["error"]
 
 
-def train(state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: int) -> Iterator[StepReport]:
+def train(
+    state: TrainState, clips: Clips, *, method: Method, loss: Loss, seed: int, labels: Labels | None = None
+) -> Iterator[StepReport]:
     """Train from state.step to the end: for each step loss.critic_updates critic updates, then one student update.
 
     Every update is on a batch of its own; every micro-batch of it, all of it where there is none, on a rollout.
+    labels: the class of every clip, for a student that is told it.
 
     Raises:
         FloatingPointError: a loss or its gradient is not finite; says which, and at which step.
     """
+    data = Batch(clips, labels)
     while state.step < state.config.num_steps:
         if state.step == 0:
             with FlopCounterMode(display=False, custom_mapping=ATTENTION_FLOPS) as counter:
-                metrics = _step(state, clips, method, loss, seed)
+                metrics = _step(state, data, method, loss, seed)
             state.flops_per_step = counter.get_total_flops()
         else:
-            metrics = _step(state, clips, method, loss, seed)
+            metrics = _step(state, data, method, loss, seed)
         state.step += 1
         yield StepReport(state.step, metrics)
 
 
-def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int) -> dict[str, Tensor]:
+def _step(state: TrainState, data: Batch, method: Method, loss: Loss, seed: int) -> dict[str, Tensor]:
     config, schedule = state.config, state.schedule
     metrics: dict[str, Tensor] = {}
     if isinstance(loss, StagedLoss):
@@ -148,26 +162,26 @@ def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int
         assert state.critic_optimizer is not None
         rng = stream(seed, f"critic_{k}", state.step)
 
-        def judge(batch: Video, rng: torch.Generator = rng) -> Scalar:
+        def judge(batch: Batch, rng: torch.Generator = rng) -> Scalar:
             assert isinstance(loss, CriticLoss)
             with torch.no_grad():
-                rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
-            return loss.critic_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
+                rollout = _rollout(method, state.student, batch, schedule=schedule, rng=rng)
+            return loss.critic_loss(rollout, batch.clips, state.critics, schedule=schedule, rng=rng)
 
-        batch = draw_batch(clips, config.batch_size, rng)
+        batch = draw_batch(data, state, rng)
         metrics["critic_loss"], metrics["critic_grad_norm"] = _update(
             state.critic_optimizer, judge, batch, state, "critic_loss"
         )
     rng = stream(seed, "student", state.step)
     seen: list[tuple[Tensor, ...]] = []
 
-    def teach(batch: Video) -> Scalar:
-        rollout = method.rollout(state.student, batch, schedule=schedule, rng=rng)
+    def teach(batch: Batch) -> Scalar:
+        rollout = _rollout(method, state.student, batch, schedule=schedule, rng=rng)
         if state.adaptive and rollout.target is not None:
             seen.append((rollout.t, rollout.x0_hat.detach(), rollout.target, rollout.counts))
-        return loss.student_loss(rollout, batch, state.critics, schedule=schedule, rng=rng)
+        return loss.student_loss(rollout, batch.clips, state.critics, schedule=schedule, rng=rng)
 
-    batch = draw_batch(clips, config.batch_size, rng)
+    batch = draw_batch(data, state, rng)
     metrics["student_loss"], metrics["grad_norm"] = _update(state.optimizer, teach, batch, state, "student_loss")
     if state.adaptive and seen:
         state.adaptive.observe(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
@@ -176,7 +190,7 @@ def _step(state: TrainState, clips: Clips, method: Method, loss: Loss, seed: int
 
 
 def _update(
-    optimizer: Optimizer, loss_on: Callable[[Video], Scalar], batch: Video, state: TrainState, name: str
+    optimizer: Optimizer, loss_on: Callable[[Batch], Scalar], batch: Batch, state: TrainState, name: str
 ) -> tuple[Tensor, Tensor]:
     """Step down the gradient of one loss by the parameters of one network, and of no other.
 
@@ -184,7 +198,7 @@ def _update(
     """
     values: list[Tensor] = []
     gradients: list[Tensor] = []
-    micro_batches = batch.split(state.config.micro_batch_size or len(batch))
+    micro_batches = split(batch, state.config.micro_batch_size or state.config.batch_size)
     for micro_batch in micro_batches:
         value = loss_on(micro_batch)
         if not torch.isfinite(value):
@@ -200,6 +214,37 @@ def _update(
         raise FloatingPointError(f"{name} is {value.item():g} at step {state.step}, but {error}") from error
 
 
-def draw_batch(clips: Clips, batch_size: int, rng: torch.Generator) -> Video:
-    """Clips drawn with replacement."""
-    return clips[torch.randint(len(clips), (batch_size,), generator=rng)]
+def _rollout(
+    method: Method, student: Denoiser, batch: Batch, *, schedule: Schedule, rng: torch.Generator
+) -> Rollout:
+    """Of the student as it is told the classes of its clips; so is whatever network its frames are shown to."""
+    labels = batch.labels
+    if labels is None:
+        return method.rollout(student, batch.clips, schedule=schedule, rng=rng)
+    rollout = method.rollout(student.given(labels), batch.clips, schedule=schedule, rng=rng)
+
+    def told(judge: Judge) -> Judge:
+        def ask(network: Any, x_t: Video, t: NoiseLevel) -> Tensor:
+            return judge(network.given(labels), x_t, t)
+
+        return ask
+
+    return replace(rollout, judge=told(rollout.judge), in_context=told(rollout.in_context))
+
+
+def draw_batch(data: Batch, state: TrainState, rng: torch.Generator) -> Batch:
+    """Clips drawn with replacement; where they have classes, some of them hidden."""
+    config = state.config
+    drawn = torch.randint(len(data.clips), (config.batch_size,), generator=rng)
+    if data.labels is None:
+        return Batch(data.clips[drawn], None)
+    hidden = torch.rand(config.batch_size, generator=rng) < config.label_dropout
+    none = state.student.spec.backbone.num_classes  # the label of a clip whose class is not told
+    return Batch(data.clips[drawn], data.labels[drawn].masked_fill(hidden, none))
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """Micro-batches of `size` clips."""
+    clips = batch.clips.split(size)
+    labels = batch.labels.split(size) if batch.labels is not None else [None] * len(clips)
+    return [Batch(*part) for part in zip(clips, labels, strict=True)]
