@@ -24,14 +24,14 @@ def with_end(cell, **changes):
 
 def test_a_student_with_an_end_level_starts_from_one_without_and_not_the_other_way_round(tmp_path, work_root):
     codec = make_latents(tmp_path / "codec")
-    plain = run_unit("plain", make_cell(num_steps=2), {"codec": codec})
+    plain = run_unit("plain", make_cell(num_steps=2), {"codec": codec}) / "out"
     ended = with_end(make_cell(num_steps=2))
     latents = digest_of(codec / "codec.json")
     state = ended.start({"codec": codec, "init": plain}, latents, 4)
     origin = load_denoiser(plain, latents=latents)
     x_t, t = torch.randn(2, 4, 2, 2, 2), torch.rand(2, 4)
     assert torch.equal(state.student(x_t, t), origin(x_t, t))
-    own = run_unit("ended", ended, {"codec": codec})
+    own = run_unit("ended", ended, {"codec": codec}) / "out"
     with pytest.raises(ValueError, match=r"backbone.end_level must be that of the student"):
         make_cell().start({"codec": codec, "init": own}, latents, 4)
 
