@@ -31,17 +31,16 @@ class RegressionResidual:
     """The mean squared error of a student on a teacher's trajectories, by level and by frame, in float64.
 
     As a share of the variance of the ends: 1 is what their mean alone leaves, 0 an end that the student knows. The
-    levels and the context are those of `method`. num_draws: of levels, for each trajectory.
+    context is that of `method`; every frame is asked at every level of its sampler.
     """
 
     method: OnTrajectories
-    num_draws: int = 2
     batch_size: int = 128
     seed: int = 0
     num_threads: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, num_draws=self.num_draws, batch_size=self.batch_size, num_threads=self.num_threads)
+        at_least(1, batch_size=self.batch_size, num_threads=self.num_threads)
 
     def run(
         self,
@@ -54,19 +53,20 @@ class RegressionResidual:
         student = load_student(inputs["student"], latents=latents)
         schedule = student.spec.schedule
         clips = self.method.read(inputs["trajectories"], latents=latents, schedule=schedule)
-        parts = []
-        for draw in range(self.num_draws):
-            parts.append(self.measure(student, clips, schedule, draw))
-            yield Progress(draw + 1, self.num_draws)
+        parts, num_levels = [], self.method.sampler.num_steps
+        for turn in range(num_levels):
+            parts.append(self.measure(student, clips, schedule, turn))
+            yield Progress(turn + 1, num_levels)
         return self.summary(Residuals(*(torch.cat(column) for column in zip(*parts, strict=True))))
 
     @torch.no_grad()
-    def measure(self, student: Denoiser, clips: Video, schedule: Schedule, draw: int) -> Residuals:
-        """Every trajectory once, every chunk at one of the levels."""
+    def measure(self, student: Denoiser, clips: Video, schedule: Schedule, turn: int) -> Residuals:
+        """Every trajectory once, every chunk at one of the levels: in each turn at another, in a drawn order."""
         errors, levels, ends = [], [], []
         for index, batch in enumerate(clips.split(self.batch_size)):
-            rng = stream(self.seed, f"residual/{draw}", index)
-            rollout = self.method.rollout(student, batch, schedule=schedule, rng=rng)
+            first = self.method.draw_steps(batch, stream(self.seed, "residual", index))
+            step = (first + turn) % self.method.sampler.num_steps
+            rollout = self.method.at_steps(student, batch, step, schedule=schedule)
             assert rollout.target is not None
             errors.append((rollout.x0_hat - rollout.target).double().square().mean(dim=(2, 3, 4)))
             levels.append(rollout.t)
@@ -77,7 +77,7 @@ class RegressionResidual:
     def summary(self, residuals: Residuals) -> Metrics:
         """Means: over all, by level from the noisiest on, and by frame at the noisiest."""
         share, t = residuals
-        clip = share.mean(1).unflatten(0, (self.num_draws, -1)).mean(0)  # of one trajectory
+        clip = share.mean(1).unflatten(0, (self.method.sampler.num_steps, -1)).mean(0)  # of one trajectory
         levels = t.unique().flip(0)
         return {
             "mean": share.mean().item(),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from pipeline.diffusion.autoregress import Sampler
@@ -67,11 +68,18 @@ class OnTrajectories:
 
     def rollout(self, student: Denoiser, clips: Video, *, schedule: Schedule, rng: Generator) -> Rollout:
         """Every chunk at one of the sampler's levels; `clips` are trajectories as `read` gives them."""
-        chunks, num_levels = self.sampler.chunks(clips.shape[1]), self.sampler.num_steps
+        return self.at_steps(student, clips, self.draw_steps(clips, rng), schedule=schedule)
+
+    def draw_steps(self, clips: Video, rng: Generator) -> Int[Tensor, "B T"]:
+        """Which of the sampler's levels, the same for the frames of a chunk."""
+        chunks = self.sampler.chunks(clips.shape[1])
         chunk_lens = torch.tensor([chunk.stop - chunk.start for chunk in chunks])
-        drawn = torch.randint(num_levels, (len(clips), len(chunks)), generator=rng)
-        step = drawn.repeat_interleave(chunk_lens, dim=1).to(clips.device)
-        states = clips.unflatten(2, (num_levels + 1, -1))
+        drawn = torch.randint(self.sampler.num_steps, (len(clips), len(chunks)), generator=rng)
+        return drawn.repeat_interleave(chunk_lens, dim=1).to(clips.device)
+
+    def at_steps(self, student: Denoiser, clips: Video, step: Int[Tensor, "B T"], *, schedule: Schedule) -> Rollout:
+        """The rollout from these levels."""
+        states = clips.unflatten(2, (self.sampler.num_steps + 1, -1))
         x_t = states.take_along_dim(step[:, :, None, None, None, None], dim=2).squeeze(2)
         t = torch.tensor(self.sampler.levels(schedule)).to(clips)[step]
         end = states[:, :, -1]

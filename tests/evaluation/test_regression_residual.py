@@ -67,23 +67,31 @@ class BestOfFirst(Denoiser):
 @pytest.mark.parametrize("context", ["noisy", "clean"])
 def test_the_best_answer_leaves_what_cannot_be_known(context):
     clips = trajectories(context, 8_000).transpose(1, 2).flatten(2, 3)
-    work = RegressionResidual(OnTrajectories(context, FEW), num_draws=1)
+    work = RegressionResidual(OnTrajectories(context, FEW))
     residuals = work.measure(BestOfFirst(context), clips, SCHEDULE, 0)
     for t in FEW.levels(SCHEDULE):
         found = residuals.share[:, 0][residuals.t[:, 0] == t].mean().item()
         assert found == pytest.approx(first_frame_residual(t) if context == "noisy" else 0.0, rel=0.06, abs=1e-3)
 
 
+def test_every_frame_is_asked_at_every_level_once():
+    clips = trajectories("clean", 300).transpose(1, 2).flatten(2, 3)
+    work, student = RegressionResidual(OnTrajectories("clean", FEW)), BestOfFirst("clean")
+    levels = torch.stack([work.measure(student, clips, SCHEDULE, turn).t for turn in range(2)])
+    assert torch.equal(levels.sort(0).values, torch.tensor([0.5, 1.0])[:, None, None].expand(2, 300, 2))
+    assert not (levels[0] == levels[0, :1]).all()
+
+
 def test_a_summary_names_the_mean_of_every_level_and_frame():
     share = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], dtype=torch.float64)
     t = torch.tensor([[1.0, 0.5], [0.5, 1.0], [1.0, 1.0], [0.5, 0.5]])
-    work = RegressionResidual(OnTrajectories("noisy", FEW), num_draws=2)
+    work = RegressionResidual(OnTrajectories("noisy", FEW))
     summary = work.summary(Residuals(share, t))
     assert summary["mean"] == 4.5
     assert summary["levels"] == [1.0, 0.5]
     assert summary["by_level"] == [(1 + 4 + 5 + 6) / 4, (2 + 3 + 7 + 8) / 4]
     assert summary["by_frame_from_noise"] == [3.0, 5.0]
-    # trajectories 0 and 1, each drawn twice: means 3.5 and 5.5
+    # trajectories 0 and 1, each in two turns: means 3.5 and 5.5
     assert summary["standard_error"] == pytest.approx(1.0)
 
 
@@ -123,5 +131,5 @@ def test_training_cannot_remove_the_residual_of_a_teacher_of_full_attention(tmp_
 
 
 def test_impossible_measures_are_refused():
-    with pytest.raises(ValueError, match="num_draws must be at least 1, got 0"):
-        RegressionResidual(OnTrajectories("noisy", FEW), num_draws=0)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        RegressionResidual(OnTrajectories("noisy", FEW), batch_size=0)
