@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.records import DamagedRecordError
 from pipeline.reporting import prose, sections
+from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.markup import STYLE, moving, picture, still, warned
 from pipeline.reporting.objectives import objectives
@@ -33,12 +34,12 @@ def write_report(reports: Path, *, profile: str) -> Path:
     shutil.rmtree(figures, ignore_errors=True)
     drawn = draw_all(study, figures)
     page = reports / "index.html"
-    replace_file(page, page_of(study, drawn, objectives(study, reports)))
+    replace_file(page, page_of(study, drawn, every_cell(study, reports), objectives(study, reports)))
     return page
 
 
-def page_of(study: Study, drawn: dict[str, Path], ablation: dict[str, list[str]]) -> str:
-    """The whole page; the section of an ablation where one was run."""
+def page_of(study: Study, drawn: dict[str, Path], cells: list[str], ablation: dict[str, list[str]]) -> str:
+    """The whole page; what every cell came to, and the section of an ablation, where they were run."""
 
     def figure(name: str, said: str = "") -> str:
         return picture(drawn[name], warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip()))
@@ -51,7 +52,7 @@ def page_of(study: Study, drawn: dict[str, Path], ablation: dict[str, list[str]]
             sections.aims(study),
             figure("excess"),
         ],
-        "The grid": [prose.GRID, sections.grid(study)],
+        "Every cell" if cells else "The grid": [*cells, prose.GRID, sections.grid(study)],
         "Clips": [samples(study)],
         "What was done": [prose.chain(study), pictures(study)],
         "How far to trust the numbers": [

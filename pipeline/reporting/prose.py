@@ -32,10 +32,9 @@ TITLE = "Which divergence does each method &times; loss of autoregressive video 
 LEDE = """<p class="lede">A training run is a cell of a grid. The <em>method</em> says how the student's frames come
 about: from real frames at some noise, or by its own rollout. The <em>loss</em> says what pulls them towards the
 data. Here is every checkpoint of one run, held against real clips that none of them has seen.</p>"""
-GRID = """<p>Each cell says what its sources claim that it minimises, and which checkpoints of this run belong to
-it. Two numbers follow a checkpoint: its excess FVD (lower is better), and the share of clips whose last frame
-still shows the digit of the first. On figures, DF is diffusion forcing, frames at noise levels of their own; SF
-is self forcing, the student's own rollout.</p>"""
+GRID = """<p>What a cell minimises follows from its loss, which says what is compared, and its method, which says
+of which clips. Coloured: the checkpoints of this run, in their cells. On figures, DF is diffusion forcing, frames
+at noise levels of their own; SF is self forcing, the student's own rollout.</p>"""
 COST = """<p>A student that needs two teachers has cost what they cost. So every row says what its own training took
 and, under &ldquo;in all&rdquo;, what everything took that it was made from. Operations are those that torch
 counted in the training of denoisers; clips and codec are in the seconds alone, evaluation in neither.</p>"""

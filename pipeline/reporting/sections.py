@@ -108,33 +108,26 @@ def _bits_caption(study: Study) -> str:
 
 
 def grid(study: Study) -> str:
-    """Method by loss: what each cell claims to minimise, who published it, what it reached; why one is left out."""
+    """Loss by method: what each cell minimises, who published it, which checkpoints it has; why one is left out."""
     body = []
-    for method in METHODS:
-        line = [_cell_of_grid(study, one) for one in cells() if one.method == method]
-        body.append(("", [row_head(method.replace("_", " ")), *line]))
-    heads = ["method &times; loss", *(escape(loss.upper()) for loss in LOSSES)]
-    return table(
-        heads, body, caption=warned(study.warning, "Excess FVD and the digit kept to the last frame."), kind="text"
-    )
+    for loss, kind in LOSSES.items():
+        line = [_cell_of_grid(study, one) for one in cells() if one.loss == loss]
+        claimed = f'<br><span class="faint">{escape(kind.divergence)}</span>'
+        body.append(("", [cell(f"<strong>{escape(loss.replace('_', ' '))}</strong>{claimed}", "text"), *line]))
+    heads = ["loss, and what its sources claim", *(escape(method.replace("_", " ")) for method in METHODS)]
+    caption = "What each cell minimises, derived from its method and its loss."
+    return table(heads, body, caption=warned(study.warning, caption), kind="text")
 
 
 def _cell_of_grid(study: Study, one: Cell) -> str:
     if one.excluded:
         return cell(f'<span class="faint">left out: {escape(one.excluded)}</span>', "text")
-    parts = []
+    parts = [escape(one.derived or "")]
+    parts += [f'<span class="faint">{cited(one.paper)}</span>'] if one.paper else []
     for checkpoint in study.checkpoints:
         if checkpoint.cell == one:
-            excess, kept = (
-                lookup(checkpoint.measured, f"metrics.{name}") for name in ("fvd.excess", "identity.first_to_last")
-            )
             dot = f'<span class="dot" style="background:{colours(study)[checkpoint.name]}"></span>'
-            parts.append(
-                f"{dot}<strong>{escape(checkpoint.name)}</strong>: {COLUMNS['excess'].shown(excess)}, {kept:.0%}"
-            )
-    parts = parts or ["not trained in this run"]
-    parts.append(f'<span class="faint">claims {escape(one.divergence)}</span>')
-    parts += [f'<span class="faint">{cited(one.paper)}</span>'] if one.paper else []
+            parts.append(f"{dot}<strong>{escape(checkpoint.name)}</strong>")
     return cell("<br>".join(parts), "text")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HUES = (
     *("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7"),
     *("#e69f00", "#56b4e9", "#a0522d", "#5b3f8c", "#8a8a00"),
+    *("#8c1d40", "#2f4f1f"),
 )
 INK, FAINT, FLOOR = "#26262b", "#8a8a93", "#b9b9c2"
 WARNING = "#b00020"

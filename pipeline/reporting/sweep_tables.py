@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -26,7 +27,7 @@ def reading(path: Path) -> Iterator[None]:
         raise DamagedRecordError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
         raise DamagedRecordError(f"{path} is damaged: it lacks {error}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, zipfile.BadZipFile) as error:
         raise DamagedRecordError(f"{path} is damaged: {error}") from error
 
 
@@ -78,19 +79,18 @@ def html_table(
 
 def text_table(lines: Lines, *, num_left: int, best: Collection[Place] = ()) -> str:
     """Aligned for a terminal: so many columns to the left, the others to the right, the best values starred."""
-    starred = [list(lines[0])]
-    for number, line in enumerate(lines[1:]):
-        starred.append([text + BEST * ((number, column) in best) for column, text in enumerate(line)])
-    if best:  # a space where others have the star, so that digits stand below digits
-        starred = [
-            [text if k < num_left or text.endswith(BEST) else f"{text} " for k, text in enumerate(line)]
-            for line in starred
-        ]
-    widths = [max(map(len, column)) for column in zip(*starred, strict=True)]
+    heads, *body = lines
+    starred_columns = {column for _, column in best}  # digits stand below digits: others have a space for the star
+    shown = [heads]
+    for number, line in enumerate(body):
+        marks = (BEST if (number, k) in best else " " * (k in starred_columns) for k in range(len(line)))
+        shown.append([text + mark for text, mark in zip(line, marks, strict=True)])
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    gap = " " if best else "  "
     return "\n".join(
-        "  ".join(
+        gap.join(
             text.ljust(width) if column < num_left else text.rjust(width)
             for column, (text, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in starred
+        for line in shown
     )

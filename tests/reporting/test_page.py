@@ -102,6 +102,15 @@ def test_page_shows_every_checkpoint_playing_and_still(run):
         assert {f"{name}, playing", f"{name}, frame by frame"} <= shown
 
 
+def test_page_without_the_whole_grid_says_what_cells_minimise_and_no_more(run):
+    text = (run / "index.html").read_text()
+    assert 'id="every-cell"' not in text
+    section = text[text.index('<section id="the-grid">') :].split("</section>")[0]
+    assert section.count("<table") == 1
+    assert "pipeline grid</code>" not in section
+    assert escape(Cell("self_forcing", "dmd").derived or "") in section
+
+
 def test_page_tells_why_a_cell_is_left_out(run):
     assert "left out: l2 needs a target" in (run / "index.html").read_text()
 

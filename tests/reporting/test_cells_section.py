@@ -1,0 +1,313 @@
+"""The section of the whole grid: there where it was run, made of its numbers, and careful in what it claims."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+
+from pipeline.grid import Cell, cells
+from pipeline.losses import LOSSES
+from pipeline.methods import METHODS
+from pipeline.records import DamagedRecordError
+from pipeline.reporting.cells import (
+    BETTER,
+    OPEN,
+    START,
+    UNKNOWN,
+    WORSE,
+    CellRow,
+    answer,
+    as_text,
+    best_places,
+    lines_of,
+    read_cells,
+    table_rows,
+    verdict,
+)
+from pipeline.reporting.cells_figures import read_clips
+from pipeline.reporting.columns import NOTHING
+from pipeline.reporting.every_cell import every_cell, warnings_of
+from pipeline.reporting.page import write_report
+from pipeline.reporting.read import TIMES, artifact_digest, read_study
+from pipeline.reporting.style import HUES
+
+FAILED = Cell("teacher_forcing", "sid")
+STARTS = {"bidirectional": 25.0, "teacher_forcing": 16.1, "diffusion_forcing": 16.1, "self_forcing": 16.1}
+PICTURES = ("cells.svg", "cells_curves.svg", "cells_clips.png")
+NUMBERS = (
+    *("excess", "excess_low", "excess_high", "first_to_second", "first_to_last", "coverage", "drift_slope"),
+    *("student_updates", "critic_updates", "clips_seen", "tflop", "seconds"),
+)
+
+
+def row_of(cell, excess, kept, critics=0, tflop=0.0, seconds=0.0, teacher=""):
+    """A row of cells.csv; the interval is of 8 % to either side."""
+    interval = (0.92 * excess, 1.08 * excess)
+    shares = (kept + 0.03, kept, max(0.05, 0.9 - excess / 50))
+    updates = (60, critics, 64 * (60 + critics)) if tflop else (0, 0, 0)
+    numbers = (excess, *interval, *shares, -0.2, *updates, tflop, seconds)
+    return {**cell._asdict(), "teacher": teacher, **dict(zip(NUMBERS, numbers, strict=True))}
+
+
+def grid_rows():
+    """Made up, as different as real cells are: from 4.9 on, the best diffusion forcing with dmd."""
+    rng = np.random.default_rng(1)
+    rows = [row_of(Cell(method, START), excess, 0.83) for method, excess in STARTS.items()]
+    for cell in cells():
+        if cell.excluded or cell == FAILED:
+            continue
+        excess = round(float(STARTS[cell.method] * 2 ** rng.uniform(-1.3, 1.3)), 3)
+        excess = 4.9 if cell == ("diffusion_forcing", "dmd") else max(excess, 5.3)
+        critics = {"dmd": 240, "sid": 240, "f_distill": 240, "gan": 60, "add": 60, "pagoda": 60}.get(cell.loss, 0)
+        cost = round(float(rng.uniform(0.5, 1.5)) * (1.1 + critics / 60), 2)
+        kept = round(float(np.clip(0.93 - excess / 150, 0.7, 0.9)), 4)
+        rows.append(row_of(cell, excess, kept, critics, cost, round(14 * cost, 1), cell.teacher or ""))
+    return rows
+
+
+def curve_rows(rows):
+    rng = np.random.default_rng(2)
+    for row in rows:
+        for step in range(5, 61, 5) if row["student_updates"] else ():
+            student = row["excess"] / 16 * np.exp(-step / 40) + 0.03 * rng.normal()
+            critic = 0.7 + 0.1 * rng.normal() if row["critic_updates"] else ""
+            yield {"method": row["method"], "loss": row["loss"], "step": step, "student_loss": student,
+                   "critic_loss": critic, "grad_norm": 1.0}  # fmt: skip
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_cells(reports, *, rows=None, codec=None, profile=None, failed=None):
+    """What `python3 -m pipeline grid` leaves behind; one cell of it failed."""
+    directory, study = reports / "cells", read_study(reports)
+    directory.mkdir(exist_ok=True)
+    rows = rows or grid_rows()
+    write_csv(directory / "cells.csv", rows)
+    write_csv(directory / "curves.csv", list(curve_rows(rows)))
+    real = np.load(reports / "evaluate" / "rollout-dmd" / "samples.npz")["generated"]
+    rng, clips = np.random.default_rng(3), {}
+    for row in rows:
+        spoilt = real[:4] + 3 * float(row["excess"]) * rng.normal(size=real[:4].shape)
+        clips[f"{row['method']}-{row['loss']}"] = np.clip(spoilt, 0, 255).astype(np.uint8)
+    np.savez_compressed(directory / "samples.npz", **clips)
+    params = {
+        "methods": {name: {} for name in METHODS},
+        "losses": {name: {} for name in LOSSES},
+        "training": {"num_steps": 60, "batch_size": 64, "optimizer": {"name": "adamw", "learning_rate": 1e-4}},
+        "num_clips": 1024,
+    }
+    about = {
+        "profile": profile or study.profile,
+        "seed": 0,
+        "codec": codec or artifact_digest(study.stage("codec")),
+        "params": params,
+        "failed": {"-".join(FAILED): "student_loss must be finite: nan"} if failed is None else failed,
+    }
+    (directory / "run.json").write_text(json.dumps(about))
+    return directory
+
+
+def section_of(text, name="every-cell"):
+    return text.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+
+
+def section_alone(reports):
+    """Without the rest of the page."""
+    return "\n".join(every_cell(read_study(reports), reports))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, write_run):
+    """reports/ with the whole grid, and its page."""
+    reports = write_run(tmp_path_factory.mktemp("cells"))
+    write_cells(reports)
+    write_report(reports, profile="default")
+    return reports
+
+
+def test_the_section_follows_the_results_and_holds_figures_table_and_command(run):
+    text = (run / "index.html").read_text()
+    ids = re.findall(r'<section id="([^"]+)"', text)
+    assert ids[:2] == ["results", "every-cell"]
+    assert "the-grid" not in ids
+    section = section_of(text)
+    assert "<code>python3 -m pipeline grid</code>" in section
+    assert section.count("<figure") == 3
+    assert section.count("<table") == 2  # cells; what each minimises
+    for name in PICTURES:
+        assert (run / "figures" / name).stat().st_size > 10_000
+
+
+def test_page_text_and_csv_show_the_same_numbers(run):
+    found = read_cells(run)
+    section, text = unescape(section_of((run / "index.html").read_text())), as_text(found)
+    shown = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?</tr>", section)]
+    with (run / "cells" / "cells.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(table_rows(found)) == len(list(cells())) - len(found.excluded) - 1 + len(METHODS)
+    for row in rows:
+        method, loss = row["method"].replace("_", " "), row["loss"].replace("_", " ")
+        (line,) = (line for line in shown if line[:2] == [method, loss])
+        excess = f"{float(row['excess']):.1f} [{float(row['excess_low']):.1f}, {float(row['excess_high']):.1f}]"
+        kept = [f"{float(row[name]):.3f}" for name in ("first_to_second", "first_to_last", "coverage")]
+        cost = [f"{int(row['critic_updates']):,}", f"{float(row['tflop']):,.1f}", f"{float(row['seconds']):,.0f}"]
+        cost, asked = (["", "", ""], "") if loss == START else (cost, row["teacher"] or NOTHING)
+        assert line == [method, loss, excess, line[3], *kept, *cost, asked]
+        (words,) = (one for one in text.splitlines() if one.startswith(f"{method} ") and f" {loss} " in one)
+        assert words.replace("*", " ").split() == " ".join(line[:-1]).split()
+
+
+def test_text_fits_a_terminal_of_120_columns(run):
+    table = as_text(read_cells(run)).split("\n\n")[0]
+    assert max(map(len, table.splitlines())) <= 120
+
+
+def test_the_best_of_each_column_is_marked_and_no_start_is(run):
+    found = read_cells(run)
+    rows, places, heads = table_rows(found), best_places(found), lines_of(found)[0]
+    best = {heads[column]: rows[row] for row, column in places}
+    assert best["excess FVD"] == found.best
+    assert (found.best.method, found.best.loss, found.best.excess) == ("diffusion_forcing", "dmd", 4.9)
+    assert best["TFLOP"].tflop == min(row.tflop for row in found.trained.values())
+    assert best["1→last"].first_to_last == max(row.first_to_last for row in found.trained.values())
+    assert all(rows[row].loss != START for row, _ in places)
+    assert "4.9 [4.5, 5.3]*" in as_text(found)
+
+
+def test_a_cell_is_better_or_worse_only_where_the_intervals_do_not_touch():
+    start = CellRow("m", START, "", 16.0, 15.0, 17.0, 0.9, 0.8, 0.7, 0, 0, 0.0, 0.0)
+
+    def judged(low, high):
+        return verdict(replace(start, excess_low=low, excess_high=high), start)
+
+    assert judged(10.0, 14.999) == BETTER
+    assert judged(10.0, 15.0) == OPEN  # they touch
+    assert judged(17.0, 20.0) == OPEN
+    assert judged(17.001, 20.0) == WORSE
+    assert judged(15.5, 16.5) == judged(10.0, 30.0) == OPEN
+
+
+def test_the_answer_counts_the_verdicts_and_names_best_and_cheapest(run):
+    found = read_cells(run)
+    counts = {said: len(found.of(said)) for said in (BETTER, WORSE, OPEN, UNKNOWN)}
+    assert sum(counts.values()) == len(found.trained)
+    assert counts[UNKNOWN] == 0
+    lines = answer(found)
+    assert f"Of {len(found.trained)} cells that were trained, {counts[BETTER]} are better than" in lines[0]
+    assert f"({counts[WORSE]} worse, {counts[OPEN]} not separated); 1 failed, 3 are excluded." in lines[0]
+    assert f"diffusion forcing {TIMES} dmd: excess FVD 4.9 [4.5, 5.3], from 16.1 at its start" in lines[1]
+    cheapest = min(found.of(BETTER), key=lambda row: row.tflop)
+    assert cheapest.name in lines[2]
+    assert f"{cheapest.tflop:.1f} TFLOP" in lines[2]
+    assert "One seed: the intervals are over clips, not over training runs." in lines[3]
+
+
+def test_where_no_cell_is_better_none_is_called_so(reports):
+    rows = [{**row, "excess_low": 1.0, "excess_high": 99.0} for row in grid_rows()]
+    write_cells(reports, rows=rows)
+    text = as_text(read_cells(reports))
+    assert " 0 are better than what they started from (" in text
+    assert "cheapest" not in text
+
+
+def test_cells_whose_start_is_unknown_have_no_verdict(reports):
+    rows = [row for row in grid_rows() if (row["method"], row["loss"]) != ("self_forcing", START)]
+    write_cells(reports, rows=rows, failed={"-".join(FAILED): "nan", f"self_forcing-{START}": "out of memory"})
+    found = read_cells(reports)
+    assert {row.method for row in found.of(UNKNOWN)} == {"self_forcing"}
+    assert f"self forcing {TIMES} start failed: out of memory" in warnings_of(found, read_study(reports))
+
+
+def test_failed_and_excluded_cells_are_told_with_their_reasons(run):
+    text, page = as_text(read_cells(run)), section_of((run / "index.html").read_text())
+    assert f"failed: teacher forcing {TIMES} sid: student_loss must be finite: nan" in text
+    assert f"teacher forcing {TIMES} sid failed: student_loss must be finite: nan" in page
+    excluded = [cell for cell in cells() if cell.excluded]
+    assert excluded
+    for cell in excluded:
+        assert cell.excluded in text
+        assert f"left out: {cell.excluded}" in page
+
+
+def test_the_section_says_what_each_cell_minimises_and_who_published_it(run):
+    page = unescape(section_of((run / "index.html").read_text()))
+    for cell in cells():
+        assert cell.derived is None or cell.derived in page
+        assert cell.divergence in page
+        assert cell.paper is None or cell.paper.partition("arXiv:")[2] in page
+
+
+def test_students_of_another_codec_or_profile_are_told(reports):
+    write_cells(reports, codec="0" * 64, profile="smoke")
+    assert warnings_of(read_cells(reports), read_study(reports)) == [
+        "These students speak the latents of another codec than that of this run: python3 -m pipeline grid",
+        "These students are of profile smoke, this page is of default",
+        f"teacher forcing {TIMES} sid failed: student_loss must be finite: nan",
+    ]
+
+
+def test_section_and_pictures_are_the_same_bytes_in_another_place(run, reports):
+    write_cells(reports)
+    assert section_alone(reports) in (run / "index.html").read_text()
+    for name in PICTURES:
+        assert (reports / "figures" / name).read_bytes() == (run / "figures" / name).read_bytes()
+
+
+def test_every_table_and_figure_of_a_smoke_grid_warns(tmp_path, write_run):
+    reports = write_run(tmp_path, "smoke")
+    write_cells(reports)
+    assert section_alone(reports).count("profile smoke: these numbers mean nothing") == 3 + 1
+    for name in PICTURES[:2]:
+        assert "#b00020" in (reports / "figures" / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["run.json", "cells.csv", "curves.csv"])
+def test_a_damaged_file_of_the_grid_is_named(reports, name):
+    path = write_cells(reports) / name
+    for content in ("{}", "", "method\nl2\n"):
+        path.write_text(content)
+        with pytest.raises(DamagedRecordError, match=f"cells/{name} is damaged"):
+            read_cells(reports)
+    path.unlink()
+    with pytest.raises(DamagedRecordError, match=f"cells/{name} cannot be read"):
+        read_cells(reports)
+
+
+def test_a_cell_that_no_file_tells_of_is_missed(reports):
+    write_cells(reports, failed={})
+    with pytest.raises(DamagedRecordError, match=f"no row of teacher forcing {TIMES} sid"):
+        read_cells(reports)
+
+
+def test_a_loss_that_the_grid_has_not_is_refused(reports):
+    path = write_cells(reports) / "run.json"
+    path.write_text(path.read_text().replace('"kd"', '"unheard"'))
+    with pytest.raises(DamagedRecordError, match="the grid has no unheard; known: l2"):
+        read_cells(reports)
+
+
+def test_clips_that_are_missing_or_of_another_shape_are_named(reports):
+    path = write_cells(reports) / "samples.npz"
+    clips, found = dict(np.load(path)), read_cells(reports)
+    np.savez(path, **{**clips, "self_forcing-kd": clips["self_forcing-kd"][0]})
+    with pytest.raises(DamagedRecordError, match=r"samples\.npz is damaged: self_forcing-kd must be uint8"):
+        read_clips(reports, found)
+    np.savez(path, **{name: one for name, one in clips.items() if name != "self_forcing-kd"})
+    with pytest.raises(DamagedRecordError, match=r"samples\.npz is damaged: it lacks .*self_forcing-kd"):
+        read_clips(reports, found)
+    path.unlink()
+    with pytest.raises(DamagedRecordError, match=r"samples\.npz cannot be read"):
+        read_clips(reports, found)
+
+
+def test_every_loss_has_a_colour_of_its_own():
+    assert len(set(HUES)) == len(HUES) >= len(LOSSES)
