@@ -18,6 +18,7 @@ from pipeline.evaluation.metric_networks import clip_encoder_spec
 from pipeline.grid import Cell
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
+from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
 from pipeline.methods.bidirectional import Bidirectional
@@ -38,6 +39,7 @@ def check_combinations(params: Params) -> None:
     with_path("sampler.chunk_len", check_chunks, num_frames, params.sampler.chunk_len)
     with_path("sampler", params.sampler.chunks, num_frames)
     with_path("sampler", params.sampler.levels, params.denoiser.schedule)
+    _check_classes(params)
     _check_teachers(params)
     _check_students(params)
     _check_clips(params)
@@ -47,6 +49,24 @@ def check_combinations(params: Params) -> None:
         _check_i3d(params.evaluate)
     _check_ablation(params)
     _check_grid_run(params)
+
+
+def _check_classes(params: Params) -> None:
+    """A network is told the classes of the source, or none, and what needs them has them."""
+    known, told = params.prepare.source.num_classes, params.denoiser.backbone.num_classes
+    path = "denoiser.backbone.num_classes"
+    _require(told in (0, known), f"{path} must be 0 or that of prepare.source: {told} and {known}")
+    missing = f"{path} is 0" if known else "prepare.source has no classes"
+    for stage, run in (("distill", params.distill), ("rollout", params.rollout), ("grid", params.grid)):
+        for name, loss in run.losses.items():
+            if isinstance(loss, Dmd) and not told:
+                where = f"{stage}.losses.{name}.guidance"
+                _require(loss.guidance == 1, f"{where} must be 1 where {missing}, got {loss.guidance}")
+    runs = {f"teacher.{name}": run.training for name, run in params.teacher.items()}
+    for name, training in {**runs, "ablation": params.ablation.training}.items():
+        where, dropout = f"{name}.training.label_dropout", training.label_dropout
+        _require(told > 0 or dropout == 0, f"{where} must be 0 where {missing}, got {dropout}")
+        _require(told == 0 or 0 < dropout < 1, f"{where} must be in (0, 1) where {path} is {told}, got {dropout}")
 
 
 def _check_teachers(params: Params) -> None:
@@ -116,6 +136,7 @@ def _check_levels(path: str, run: TeacherRun, schedule: Schedule) -> None:
 
 
 def _check_students(params: Params) -> None:
+    with_path("init", params.init_units)
     items = {
         "teacher": list(TEACHERS),
         "distill": list(params.distill.losses),
@@ -139,8 +160,9 @@ def _check_students(params: Params) -> None:
         _same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
     asked = [Checkpoint(stage, item) for stage, names in items.items() for item in names]
     asked.append(Checkpoint("teacher", "causal", few_steps=True))
+    asked += [Checkpoint("init")] if params.trains_init else []
     wanted = {checkpoint.name: checkpoint for checkpoint in asked}
-    rule = "both teachers, the causal one in few steps too, and every loss of distill and rollout"
+    rule = "both teachers, the causal one in few steps too, init where it trains, and every loss of both stages"
     _same("checkpoints", params.checkpoints, rule, wanted)
     for name, checkpoint in params.checkpoints.items():
         _require(

@@ -31,6 +31,7 @@ from pipeline.models.backbone import BackboneSpec
 from pipeline.models.codec import latent_shape
 from pipeline.params import CodecParams, Params, StudentParams
 from pipeline.schema import ConfigError, Schema
+from pipeline.training.init import INITS, Init
 
 REGISTRIES = {
     Source: SOURCES,
@@ -40,6 +41,7 @@ REGISTRIES = {
     Weighting: WEIGHTINGS,
     Method: METHODS,
     Loss: LOSSES,
+    Init: INITS,
 }
 
 

@@ -22,6 +22,7 @@ from pipeline.models.denoiser import DenoiserSpec
 from pipeline.rules import one_of
 from pipeline.training.cell import TrainCell
 from pipeline.training.codec import CodecTraining, TrainCodec
+from pipeline.training.init import Init, Setting, Unit
 from pipeline.training.loop import TrainingSpec
 
 TEACHERS = {"causal": "causal", "bidirectional": "full"}  # each teacher's attention
@@ -60,13 +61,13 @@ class Checkpoint:
     """What is evaluated: the student of a stage's item. few_steps: a teacher, sampled as its students are."""
 
     stage: str
-    item: str
+    item: str = ""  # of a stage that has several
     few_steps: bool = False
 
     @property
     def name(self) -> str:
         """Its key in `checkpoints`, and the item of stage evaluate."""
-        return "-".join([self.stage, self.item, *(["few_steps"] if self.few_steps else [])])
+        return "-".join(filter(None, [self.stage, self.item, "few_steps" if self.few_steps else ""]))
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Params:
     denoiser: DenoiserSpec
     sampler: Sampler
     teacher: dict[str, TeacherRun]
+    init: Init
     distill: StudentParams
     rollout: StudentParams
     evaluate: Evaluate
@@ -101,6 +103,15 @@ class Params:
         run = self.teacher[attention]
         return TrainCell(run.method, run.loss, denoiser, run.training, self.seed, self.num_threads)
 
+    def init_units(self) -> tuple[Unit, ...]:
+        """The work of stage init, in order; what the last unit makes is where causal students start."""
+        return self.init.units(Setting(self.denoiser, self.sampler, self.seed, self.num_threads))
+
+    @property
+    def trains_init(self) -> bool:
+        """Whether causal students start from weights that no teacher has, and that are measured."""
+        return isinstance(self.init_units()[-1].work, TrainCell)
+
     def students(self, stage: str) -> StudentParams:
         """Those of stage distill or rollout."""
         return {"distill": self.distill, "rollout": self.rollout}[stage]
@@ -108,13 +119,17 @@ class Params:
     def student_unit(self, stage: str, loss: str) -> TrainCell:
         """The work of stage distill or rollout, for one loss."""
         cells = self.students(stage)
+        backbone = dataclasses.replace(self.denoiser.backbone, end_level=cells.losses[loss].needs_end_level)
+        denoiser = dataclasses.replace(self.denoiser, backbone=backbone)
         return TrainCell(
-            cells.method, cells.losses[loss], self.denoiser, cells.training[loss], self.seed, self.num_threads
+            cells.method, cells.losses[loss], denoiser, cells.training[loss], self.seed, self.num_threads
         )
 
     def evaluate_unit(self, checkpoint: Checkpoint) -> Evaluate:
-        """The work of stage evaluate: teachers have samplers of their own, and likelihoods, once each."""
+        """The work of stage evaluate: teachers have samplers of their own, and denoisers likelihoods, once each."""
         stage, item, few_steps = checkpoint.stage, checkpoint.item, checkpoint.few_steps
+        if stage == "init":
+            return dataclasses.replace(self.evaluate, sampler=self.sampler, bits=None)
         is_teacher = stage == "teacher"
         trained = self.teacher_unit(item) if is_teacher else self.student_unit(stage, item)
         undefined = Cell.of(trained.method, trained.loss).likelihood_undefined
@@ -137,10 +152,6 @@ class Params:
         whole = self.teacher["bidirectional"].sampler
         return dataclasses.replace(whole, num_steps=few.num_steps, step=few.step, schedule=few.schedule)
 
-    def origin(self, attention: str) -> str:
-        """Where the weights of a student of the grid come from: an artifact."""
-        return {"causal": "init", "full": "teacher/bidirectional"}[attention]
-
     def start_unit(self, attention: str) -> Evaluate:
         """The measure of what the cells of the grid start from, in the students' few steps."""
         return self._measure(attention)
@@ -148,7 +159,9 @@ class Params:
     def cell_units(self, cell: Cell) -> CellUnits:
         """The work of one cell of the grid, on one thread. Raises ValueError: a teacher that cannot answer."""
         run, loss = self.grid, self.grid.losses[cell.loss]
-        backbone = dataclasses.replace(self.denoiser.backbone, attention=cell.attention)
+        backbone = dataclasses.replace(
+            self.denoiser.backbone, attention=cell.attention, end_level=loss.needs_end_level
+        )
         denoiser = dataclasses.replace(self.denoiser, backbone=backbone)
         critic = run.critic_optimizers.get(cell.loss, run.training.critic_optimizer)
         training = dataclasses.replace(run.training, critic_optimizer=critic)

@@ -1,6 +1,6 @@
 """Train a student: python -m stages.student distill|rollout LOSS
 
-distill: (its method, LOSS), from the causal teacher. rollout: (self_forcing, LOSS), from the distilled student.
+distill: (its method, LOSS), from where init begins. rollout: (self_forcing, LOSS), from the distilled student.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from stages.entry import ARTIFACTS, publish, stage
 
 
 def main(params: Params, name: str, loss: str) -> None:
-    origin = {"distill": Path("teacher", "causal"), "rollout": Path("distill", loss)}[name]
+    origin = {"distill": Path("init"), "rollout": Path("distill", loss)}[name]
     inputs = {"codec": ARTIFACTS / "codec", "init": ARTIFACTS / origin}
     teacher = params.student_teacher(name, loss)
     if teacher is not None:

@@ -51,7 +51,7 @@ def main(params: Params) -> None:
 
     from pipeline.reporting.page import write_report
 
-    check_inputs(ARTIFACTS, also=("init", *(f"teacher/{name}" for name in TEACHERS)))
+    check_inputs(ARTIFACTS, also=tuple(f"teacher/{name}" for name in TEACHERS))
     tasks = tasks_of(params, ARTIFACTS)
     updates = {key: num_updates(task) for key, task in tasks.items()}
     outcome = run_all(make, tasks, updates, name="grid", noun="cells")
@@ -64,14 +64,14 @@ def main(params: Params) -> None:
 
 def tasks_of(params: Params, artifacts: Path) -> dict[Cell, Task]:
     """What the methods start from, and every cell that can be trained."""
+    origins = {attention: artifacts / "teacher" / name for name, attention in TEACHERS.items()}
     tasks = {}
     for method, entry in params.grid.methods.items():
-        origin = artifacts / params.origin(entry.attention)
-        tasks[Cell(method, START)] = Task(params.start_unit(entry.attention), origin, artifacts)
+        start = params.start_unit(entry.attention)
+        tasks[Cell(method, START)] = Task(start, origins[entry.attention], artifacts)
     for cell in params.grid.cells():
         if cell.excluded is None:
-            origin = artifacts / params.origin(cell.attention)
-            tasks[cell] = Task(params.cell_units(cell), origin, artifacts)
+            tasks[cell] = Task(params.cell_units(cell), origins[cell.attention], artifacts)
     return tasks
 
 
