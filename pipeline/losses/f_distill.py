@@ -63,7 +63,8 @@ class FDistill:
     ratio_min: float = 0.1  # of r, as the public code has it
     ratio_max: float = 20.0
     critic_updates: int = 5  # of the fake score and the discriminator together, each on a fresh rollout
-    level_min: float = 0.02  # of the noise level t of a clip, before the schedule's shift
+    score_level: str = "shared"  # one level a clip, or one a frame
+    level_min: float = 0.02  # of the noise level t, before the schedule's shift
     level_max: float = 0.98
     weighting: Weighting = field(default_factory=PredictionL2)  # of the fake score's denoising loss
     space: str = "x0"  # as for dmd
@@ -80,6 +81,7 @@ class FDistill:
         """The reverse KL, of which every other divergence is a weighted kind."""
         return Dmd(
             critic_updates=self.critic_updates,
+            score_level=self.score_level,
             level_min=self.level_min,
             level_max=self.level_max,
             weighting=self.weighting,
@@ -90,12 +92,19 @@ class FDistill:
     @property
     def gan(self) -> Gan:
         """How the discriminator learns: at the levels at which it is asked."""
-        return Gan(critic_updates=self.critic_updates, level_min=self.level_min, level_max=self.level_max)
+        return Gan(
+            critic_updates=self.critic_updates,
+            score_level=self.score_level,
+            level_min=self.level_min,
+            level_max=self.level_max,
+        )
 
     @property
     def measure(self) -> str:
-        """The divergence of choice."""
-        return f"{F_DIVERGENCES[self.f_divergence].name}, averaged over noise, of {{judged}}"
+        """The divergence of choice, and whether the frames of a clip are weighed alike."""
+        bent = self.space == "x0" and self.score_level == "independent"
+        what = F_DIVERGENCES[self.f_divergence].name
+        return f"{'nearly the ' if bent else ''}{what}, averaged over noise, of {{judged}}"
 
     def critics(self, teacher: Denoiser | None) -> FDistillCritics:
         """Those of dmd, and that of gan."""

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from pipeline.diffusion.noise_levels import shared_levels
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.interfaces import Judge, NoiseLevel, Rollout, Scalar, Video
-from pipeline.losses.scores import frozen
+from pipeline.losses.scores import check_score_levels, draw_score_levels, frozen
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.discriminator import Discriminator
 from pipeline.rules import above, at_least, one_of
@@ -46,6 +45,7 @@ class Gan:
     bounds_likelihood: ClassVar[bool] = False
     critic_updates: int = 1
     objective: str = "non_saturating"
+    score_level: str = "shared"  # one level a clip, or one a frame
     level_min: float = 0.02  # of the noise level t at which frames are judged
     level_max: float = 0.98
     features: str = "teacher_trained"  # the discriminator's: teacher_frozen trains its head alone
@@ -56,8 +56,7 @@ class Gan:
     def __post_init__(self) -> None:
         at_least(1, critic_updates=self.critic_updates)
         one_of(OBJECTIVES, objective=self.objective)
-        if not 0 < self.level_min < self.level_max < 1:
-            raise ValueError(f"0 < level_min < level_max < 1 must hold, got {self.level_min} and {self.level_max}")
+        check_score_levels(self.score_level, self.level_min, self.level_max)
         one_of(FEATURES, features=self.features)
         at_least(0, r1_weight=self.r1_weight, r2_weight=self.r2_weight)
         above(0, slope_distance=self.slope_distance)
@@ -124,5 +123,7 @@ class Gan:
         return ((moved - logit) / self.slope_distance).square().mean()
 
     def levels(self, x0: Video, rng: Generator) -> NoiseLevel:
-        """One level a clip."""
-        return shared_levels(*x0.shape[:2], low=self.level_min, high=self.level_max, rng=rng).to(x0)
+        """At which frames of the student and of data are judged."""
+        return draw_score_levels(
+            x0, score_level=self.score_level, level_min=self.level_min, level_max=self.level_max, rng=rng
+        )

@@ -126,8 +126,10 @@ def test_a_logit_of_a_chunk_weighs_its_frames(rng):
 
 
 def test_the_loss_has_this_gradient_and_the_discriminator_learns_where_it_is_asked(rng):
-    loss = FDistill(level_min=0.3, level_max=0.6, critic_updates=2)
-    assert (loss.gan.level_min, loss.gan.level_max, loss.gan.critic_updates) == (0.3, 0.6, 2)
+    loss = FDistill(level_min=0.3, level_max=0.6, critic_updates=2, score_level="independent")
+    for part in (loss.gan, loss.dmd):
+        assert (part.level_min, part.level_max, part.critic_updates) == (0.3, 0.6, 2)
+        assert part.score_level == "independent"
     x0_hat = clips(rng)[0].x0_hat.requires_grad_(True)
     critics, again = told([0.3, -0.4, 0.1]), torch.Generator().manual_seed(4)
     value = loss.student_loss(rollout_of(x0_hat), x0_hat, critics, schedule=SCHEDULE, rng=again)

@@ -139,6 +139,16 @@ def test_gradient_reaches_the_students_frames_and_not_through_data(objective, rn
     assert all(p.grad is not None for p in critics.parameters() if p.requires_grad)
 
 
+def test_clips_are_judged_at_one_level_or_frames_at_levels_of_their_own(rng):
+    x0 = torch.zeros(5, 4, 1, 1, 1)
+    shared, independent = (Gan(score_level=law).levels(x0, rng) for law in ("shared", "independent"))
+    assert shared.shape == independent.shape == (5, 4)
+    assert (shared == shared[:, :1]).all()
+    assert len(independent.unique()) == independent.numel()
+    for t in (shared, independent):
+        assert 0.02 <= t.min() < t.max() <= 0.98
+
+
 def test_frozen_features_let_the_head_alone_learn_and_pass_the_gradient_on(rng):
     loss, critics = Gan(features="teacher_frozen"), Gan(features="teacher_frozen").critics(tiny())
     x0_hat = torch.randn(4, 3, 1, 4, 4, generator=rng, requires_grad=True)
