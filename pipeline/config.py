@@ -90,6 +90,7 @@ def parse_params(raw: Any) -> Params:
                 "channels": channels,
                 "frame_size": frame_size,
                 "attention": "causal",
+                "end_level": False,
                 "chunk_len": sampler.chunk_len,
             },
             Bidirectional: {"sampler": None},

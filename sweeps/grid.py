@@ -114,7 +114,8 @@ def write(params: Params, made: dict[Cell, Result], failed: dict[Cell, str], tar
     curves = [curve_row(cell, row) for cell, result in made.items() for row in result.curve]
     for name, table in (("cells.csv", cells), ("curves.csv", curves)):
         replace_file(target / name, pd.DataFrame(table).to_csv(index=False, lineterminator="\n"))
-    np.savez_compressed(target / "samples.npz", **{name_of(cell): result.clips for cell, result in made.items()})
+    clips: dict[str, Any] = {name_of(cell): result.clips for cell, result in made.items()}
+    np.savez_compressed(target / "samples.npz", **clips)
     said = about(
         {cell: result.made for cell, result in made.items()}, {name_of(c): why for c, why in failed.items()}
     )
