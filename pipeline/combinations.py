@@ -57,16 +57,22 @@ def _check_classes(params: Params) -> None:
     path = "denoiser.backbone.num_classes"
     _require(told in (0, known), f"{path} must be 0 or that of prepare.source: {told} and {known}")
     missing = f"{path} is 0" if known else "prepare.source has no classes"
-    for stage, run in (("distill", params.distill), ("rollout", params.rollout), ("grid", params.grid)):
+    stages = {"distill": params.distill, "rollout": params.rollout}
+    for stage, run in {**stages, "grid": params.grid}.items():
         for name, loss in run.losses.items():
             if isinstance(loss, Dmd) and not told:
                 where = f"{stage}.losses.{name}.guidance"
                 _require(loss.guidance == 1, f"{where} must be 1 where {missing}, got {loss.guidance}")
-    runs = {f"teacher.{name}": run.training for name, run in params.teacher.items()}
-    for name, training in {**runs, "ablation": params.ablation.training}.items():
-        where, dropout = f"{name}.training.label_dropout", training.label_dropout
-        _require(told > 0 or dropout == 0, f"{where} must be 0 where {missing}, got {dropout}")
-        _require(told == 0 or 0 < dropout < 1, f"{where} must be in (0, 1) where {path} is {told}, got {dropout}")
+    teachers = {f"teacher.{name}.training": run.training for name, run in params.teacher.items()}
+    teachers["ablation.training"] = params.ablation.training
+    students = {
+        f"{stage}.training.{name}": run.training[name] for stage, run in stages.items() for name in run.training
+    }
+    for where, training in {**teachers, **students, "grid.training": params.grid.training}.items():
+        dropout = training.label_dropout
+        _require(told > 0 or dropout == 0, f"{where}.label_dropout must be 0 where {missing}, got {dropout}")
+        learns = where not in teachers or 0 < dropout < 1 or told == 0  # to answer without a class, too
+        _require(learns, f"{where}.label_dropout must be in (0, 1) where {path} is {told}, got {dropout}")
 
 
 def _check_teachers(params: Params) -> None:
