@@ -19,6 +19,7 @@ PAPERS = {
     ("bidirectional", "kd"): "Knowledge distillation, arXiv:2101.02388",
     ("bidirectional", "consistency_distillation"): "Consistency Models, arXiv:2303.01469",
     ("bidirectional", "consistency_training"): "Improved consistency training, arXiv:2310.14189",
+    ("bidirectional", "mean_flow"): "Mean Flows, arXiv:2505.13447",
     ("bidirectional", "pagoda"): "PaGoDA, arXiv:2405.14822",
     ("teacher_forcing", "l2"): "ACDiT, arXiv:2412.07720",
     ("teacher_forcing", "kd"): "Causal Forcing, arXiv:2602.02214",

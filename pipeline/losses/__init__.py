@@ -8,6 +8,7 @@ from pipeline.losses.f_distill import FDistill
 from pipeline.losses.gan import Gan
 from pipeline.losses.kd import Kd
 from pipeline.losses.l2 import L2
+from pipeline.losses.mean_flow import MeanFlow
 from pipeline.losses.pagoda import Pagoda
 from pipeline.losses.sid import Sid
 
@@ -20,6 +21,7 @@ LOSSES = {
     "f_distill": FDistill,
     "consistency_distillation": ConsistencyDistillation,
     "consistency_training": ConsistencyTraining,
+    "mean_flow": MeanFlow,
     "kd": Kd,
     "pagoda": Pagoda,
 }
