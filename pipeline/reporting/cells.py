@@ -153,7 +153,7 @@ def answer(found: Cells) -> list[str]:
     lines = [
         f"Of {len(found.trained)} cells that were trained, {len(better)} are better than what they started from"
         + (f" ({counts})" if counts else "")
-        + f"; {len(found.failed)} failed, {len(found.excluded)} are excluded.",
+        + f"; {sum(cell.loss != START for cell in found.failed)} failed, {len(found.excluded)} are excluded.",
         f"The best is {best.name}: excess FVD {interval(best)}{begun}, for {spent(best)}.",
     ]
     if better:

@@ -25,6 +25,7 @@ LEAST_EXCESS = 1e-3  # below the noise of the measure: a logarithm is taken
 MOST_DOUBLINGS = 2.0  # of the excess, where the scale of colours ends
 LINE_LEN = 12  # letters of a loss's name over a column
 DARK = 0.55  # of a colour's luminance, below which what stands on it is white
+HEAD, HEAD_WARNED, PANEL, FOOT = 0.5, 0.85, 0.74, 0.38  # inches: above, a row of, and below the curves
 NUM_SHOWN = 2  # clips of a cell
 
 
@@ -141,20 +142,24 @@ def _explain(axis: "Axes") -> None:
 
 def draw_cell_curves(found: Cells, study: Study, path: Path) -> Path:
     """A panel a cell, losses down and methods across: the student's loss, and pale that of its critics."""
-    figure = new_figure(WIDE, 0.6 + 0.74 * len(found.losses))
-    axes = figure.subplots(len(found.losses), len(found.methods), squeeze=False, sharex=True)
+    head = HEAD_WARNED if study.warning else HEAD
+    height = head + PANEL * len(found.losses) + FOOT
+    figure = new_figure(WIDE, height)
+    figure.set_layout_engine("none")  # the constrained one measures every label of every panel, twice
+    axes = figure.subplots(
+        len(found.losses), len(found.methods), squeeze=False, sharex=True,
+        gridspec_kw={"left": 0.12, "right": 0.96, "wspace": 0.42, "hspace": 0.6,
+                     "top": 1 - head / height, "bottom": FOOT / height},
+    )  # fmt: skip
+    how: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "weight": "bold"}
     for line, loss in zip(axes, found.losses, strict=True):
         for axis, method in zip(line, found.methods, strict=True):
             _draw_curve(axis, found, Cell(method, loss))
-        line[0].set_ylabel(textwrap.fill(loss.replace("_", " "), LINE_LEN), fontsize=8, weight="bold")
-        line[0].yaxis.label.set(rotation=0, ha="right", va="center")
+        name = textwrap.fill(loss.replace("_", " "), LINE_LEN)
+        line[0].annotate(name, (0, 0.5), xytext=(-24, 0), ha="right", va="center", fontsize=8, **how)
     for axis, method in zip(axes[0], found.methods, strict=True):
-        axis.annotate(
-            method.replace("_", " "), (0.5, 1), xytext=(0, 17), xycoords="axes fraction",
-            textcoords="offset points", ha="center", fontsize=9, weight="bold",
-        )  # fmt: skip
-    figure.align_ylabels(axes[:, 0])
-    figure.supxlabel("step", fontsize=8)
+        axis.annotate(method.replace("_", " "), (0.5, 1), xytext=(0, 17), ha="center", fontsize=9, **how)
+    figure.text(0.54, 0.06 / height, "step", ha="center", fontsize=8)
     return save(figure, path, study)
 
 
@@ -174,6 +179,7 @@ def _draw_curve(axis: "Axes", found: Cells, cell: Cell) -> None:
     ):
         drawn = [(point.step, value) for point in points if (value := vars(point)[name]) is not None]
         on.plot(*zip(*drawn, strict=True), **how) if drawn else on.set_yticks([])
+        on.yaxis.set_major_formatter("{x:g}")  # no power of ten apart, where the title stands
     beside.tick_params(labelsize=6, pad=1, labelcolor=FAINT, length=0)
     beside.locator_params(axis="y", nbins=3)
     without_grid(beside, "both")
