@@ -20,7 +20,6 @@ from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
-from pipeline.losses.loss import Loss
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
@@ -28,6 +27,7 @@ from pipeline.models.denoiser import DenoiserSpec
 from pipeline.models.digit_reader import DigitReaderSpec
 from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
 from pipeline.schema import ConfigError
+from pipeline.training.init import ConsistencyInit, Setting
 from pipeline.unit import PROJECT, digest_of
 
 MAX_FACTOR = 1e6  # of a loss on data, at the noisiest level
@@ -49,6 +49,7 @@ def check_combinations(params: Params) -> None:
         _check_i3d(params.evaluate)
     _check_ablation(params)
     _check_grid_run(params)
+    _check_inits(params)
 
 
 def _check_classes(params: Params) -> None:
@@ -178,7 +179,7 @@ def _check_students(params: Params) -> None:
         )
 
 
-def _check_grid(path: str, loss: Loss, params: Params) -> None:
+def _check_grid(path: str, loss: object, params: Params) -> None:
     """The levels of a consistency loss: those of the schedule; segments end where the sampler asks."""
     if not isinstance(loss, ConsistencyDistillation | ConsistencyTraining):
         return
@@ -248,6 +249,23 @@ def _check_grid_run(params: Params) -> None:
         run.num_clips <= most,
         f"grid.num_clips must be at most half of prepare.num_test, and prepare.num_train: {run.num_clips} and "
         f"{most}",
+    )
+
+
+def _check_inits(params: Params) -> None:
+    """How students begin, in the run and in the experiment, is made of units that can be."""
+    setting = Setting(params.denoiser, params.sampler, params.seed, params.num_threads)
+    if isinstance(params.init, ConsistencyInit):
+        _check_grid("init.loss", params.init.loss, params)
+    experiment, prepare = params.causal_forcing, params.prepare
+    for init in experiment.inits().values():
+        with_path("causal_forcing", init.units, setting)
+    _check_grid("causal_forcing.consistency", experiment.consistency, params)
+    most = min(prepare.num_test // 2, prepare.num_train)
+    _require(
+        experiment.num_clips <= most,
+        f"causal_forcing.num_clips must be at most half of prepare.num_test, and prepare.num_train: "
+        f"{experiment.num_clips} and {most}",
     )
 
 

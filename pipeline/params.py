@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from pipeline.ablation import Ablation, Objective, Units
+from pipeline.causal_forcing import CausalForcing
 from pipeline.data.store import Prepare
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.evaluation.evaluate import Evaluate
@@ -90,6 +91,7 @@ class Params:
     checkpoints: dict[str, Checkpoint]
     ablation: Ablation
     grid: GridRun
+    causal_forcing: CausalForcing
 
     def codec_unit(self) -> TrainCodec:
         """The work of stage codec."""

@@ -157,6 +157,16 @@ def ablate_diffusion(call: Call) -> int:
     return call.run("python", "-m", "sweeps.ablate_diffusion", cwd=workspace)
 
 
+def grid(call: Call) -> int:
+    workspace = workspace_of(call)
+    return call.run("python", "-m", "sweeps.grid", cwd=workspace)
+
+
+def causal_forcing(call: Call) -> int:
+    workspace = workspace_of(call)
+    return call.run("python", "-m", "sweeps.causal_forcing", cwd=workspace)
+
+
 def ui(call: Call) -> int:
     return dashboard.serve(workspace_of(call), call.env, call.port)
 
@@ -172,6 +182,14 @@ TASKS: dict[str, Task] = {
     "ablate-diffusion": Task(
         ablate_diffusion, "train a teacher under every prediction, weighting and schedule, then compare them",
         "ablate-diffusion", has_profile=True,
+    ),
+    "grid": Task(
+        grid, "train every method with every loss from the shared teachers, then compare them", "grid",
+        has_profile=True,
+    ),
+    "causal-forcing": Task(
+        causal_forcing, "begin a causal student in four ways, then compare what they lead to", "causal-forcing",
+        has_profile=True,
     ),
     "bench": Task(bench, "time the training step and the rollout", "bench", passes_on="the benchmark"),
     "test": Task(test, "all tests", "test -k rollout -x", passes_on="pytest"),

@@ -14,7 +14,7 @@ from pipeline.config import Params
 from pipeline.methods.self_forcing import SelfForcing
 from pipeline.training.init import CONTEXTS, Setting, Unit, make_all
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
-from stages.entry import ARTIFACTS, REPORTS
+from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.parallel import OnShare
 from sweeps.runner import NEEDED, InTurn, Made, Outcome, about, check_inputs, end_if_failed, run_all
 
@@ -42,8 +42,9 @@ class Task:
     given: Mapping[str, Path]
 
 
-def compare(experiment: CausalForcing, params: Params) -> None:
+def main(params: Params) -> None:
     """Trajectories, then every way to begin, then their table; exit code 1 when one of them failed."""
+    experiment = params.causal_forcing
     check_inputs(ARTIFACTS, also=tuple(TEACHERS.values()))
     setting = Setting(params.denoiser, params.sampler, params.seed, num_threads=1)
     given = {name: ARTIFACTS / name for name in NEEDED} | {n: ARTIFACTS / path for n, path in TEACHERS.items()}
@@ -149,3 +150,7 @@ def as_text(rows: list[Row]) -> str:
         "two frames. + DMD: after self forcing."
     )
     return f"{shown.to_string(index=False, float_format=lambda value: f'{value:.3f}')}\n\n{legend}"
+
+
+if __name__ == "__main__":
+    stage(main)

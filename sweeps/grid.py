@@ -48,7 +48,6 @@ class Result:
 def main(params: Params) -> None:
     """All cells, their table, and the report; exit code 1 when one of them failed."""
     from pipeline.reporting.cells import as_text, read_cells
-
     from pipeline.reporting.page import write_report
 
     check_inputs(ARTIFACTS, also=tuple(f"teacher/{name}" for name in TEACHERS))
