@@ -10,10 +10,15 @@ from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.grid import Cell
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
+from pipeline.methods.on_trajectories import OnTrajectories
 from pipeline.records import DamagedRecordError, Record, read_records
 
 MEASURING = ("features",)  # inputs that only measure: no ancestors of what is trained
-GIVEN = ("i3d",)  # inputs that a person gives, and no unit made
+GIVEN = (
+    "i3d",
+    "trajectories",
+)  # inputs of no record: a person gives the first, stage init makes the other for itself
+REGRESSION = {"clean": "teacher_forcing", "noisy": "diffusion_forcing"}  # on stored trajectories, by their context
 TIMES = "\u00d7"
 KINDS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (*SCHEDULES.values(), *WEIGHTINGS.values())}
 PROFILE_OF_RESULTS = "default"  # any other profile is there to be fast
@@ -32,8 +37,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The name of the DVC stage that trained it, and how it was sampled where that is not its own way."""
-        own = f"{self.trained.stage}-{self.trained.item}"
-        return " ".join([self.trained.name, *_words(self.measured.item.removeprefix(own))])
+        return " ".join([self.trained.name, *_words(self.measured.item.removeprefix(file_name(self.trained)))])
 
     @property
     def attention(self) -> str:
@@ -104,7 +108,7 @@ def read_study(reports: Path) -> Study:
         trained = _input(record, "student", makers)
         label = short_name(cell)
         if cells.count(cell) > 1:
-            suffix = record.item.removeprefix(f"{trained.stage}-{trained.item}")
+            suffix = record.item.removeprefix(file_name(trained))
             label = " ".join([label, *(_words(suffix) or [trained.item])])
         checkpoints.append(Checkpoint(trained, record, chains[trained.name], cell, label))
     checkpoints.sort(key=lambda checkpoint: (len(checkpoint.chain), checkpoint.name))
@@ -120,6 +124,8 @@ def artifact_digest(record: Record) -> str:
 
 def cell_of(trained: Record) -> Cell:
     """The point of the grid that a unit trained. Raises DamagedRecordError when the grid has none of that name."""
+    if lookup(trained, "metrics.cell.method") == OnTrajectories.__name__:
+        return Cell(REGRESSION[lookup(trained, "work.method.context")], "kd")
     axes = {"method": METHODS, "loss": LOSSES}
     names = {}
     for axis, registry in axes.items():
@@ -198,6 +204,11 @@ def _input(record: Record, name: str, makers: dict[str, Record]) -> Record:
     return makers[record.inputs[name]]
 
 
+def file_name(record: Record) -> str:
+    """Of a stage and its item, where it has one, as measurements are named after them."""
+    return "-".join(filter(None, (record.stage, record.item)))
+
+
 def _words(suffix: str) -> list[str]:
     """Of what follows the stage and the item in the name of a measurement."""
     return suffix.strip("-").replace("_", " ").split()
@@ -207,7 +218,7 @@ def _require_all_measured(records: list[Record], checkpoints: list[Checkpoint], 
     measured = {checkpoint.trained.name for checkpoint in checkpoints}
     for record in records:
         if "cell" in record.metrics and record.name not in measured:
-            path = reports / "evaluate" / f"{record.stage}-{record.item}" / "record.json"
+            path = reports / "evaluate" / file_name(record) / "record.json"
             raise DamagedRecordError(f"{path} cannot be read: {record.name} is trained, and not measured")
     if not checkpoints:
         raise DamagedRecordError(f"{reports / 'evaluate'} must hold the record of a checkpoint, and has none")
