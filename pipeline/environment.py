@@ -98,6 +98,8 @@ def _make(directory: Path, project: Path) -> None:
             f"this Python ({sys.executable}) lacks the module {missing[0]}, so no environment can be made.\n"
             f"On Debian or Ubuntu: sudo apt install python{version}-venv"
         )
+    if directory.is_symlink():  # --clear would empty what it points to, perhaps another project's
+        directory.unlink()
     say(f"Making the environment in {directory} (once; some minutes, about 2 GB)")
     run_installer([sys.executable, "-m", "venv", "--clear", str(directory)], project)
     python = str(directory / "bin" / "python")

@@ -107,6 +107,16 @@ def test_the_environment_is_made_once(project, installed):
     assert len(installed) == 2
 
 
+def test_an_environment_that_is_a_link_leaves_what_it_points_to_alone(project, installed, tmp_path):
+    other = tmp_path / "of another project"
+    other.mkdir()
+    (other / "kept").touch()
+    (project / ".venv").symlink_to(other)
+    ensure_environment(project)
+    assert not (project / ".venv").is_symlink()
+    assert (other / "kept").exists()
+
+
 def test_an_interrupted_installation_is_done_anew(project, installed, monkeypatch):
     def interrupted(command: list[str], project: Path) -> None:
         (project / ".venv").mkdir(exist_ok=True)
