@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from pipeline.rules import above, at_least
 @runtime_checkable
 class Process(Protocol):
     """A frozen dataclass of parameters; its law covers the frames of one pixel."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def num_frames(self) -> int: ...

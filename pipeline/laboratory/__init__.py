@@ -1,0 +1,1 @@
+"""Processes of known density and students too small to fit: what each loss minimises, predicted."""

@@ -1,0 +1,74 @@
+"""`python -m pipeline.laboratory predict --process B` prints what each objective makes of a student, as JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+STUDENTS_OF = {"A": "gaussian", "B": "gaussian", "C": "frame_by_frame", "D": "frame_by_frame", "L": "tied"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status: 0, or 2 for what cannot be predicted."""
+    options = _parser().parse_args(arguments)
+    try:
+        predicted = _predict(options)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(json.dumps(predicted, indent=2, allow_nan=False) + "\n")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line says what is wrong; the usage is for --help."""
+
+    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.exit(2, f"{message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m pipeline.laboratory", description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True, parser_class=_Parser)
+    predict = tasks.add_parser("predict", help="the optimum of every objective, computed")
+    predict.add_argument("--process", required=True, help="a process of known density: A, B, C, D or L")
+    predict.add_argument("--student", help="gaussian, frame_by_frame or tied; default: that of the process")
+    predict.add_argument("--frames", type=int, help="of a clip; default: that of the process")
+    predict.add_argument("--pixels", type=int, default=1, help="independent ones, with which values grow")
+    predict.add_argument("--objective", action="append", help="only this one; may be repeated")
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> dict[str, object]:
+    import dataclasses
+
+    import torch
+    from tqdm import tqdm
+
+    from pipeline.data.processes import PROCESSES
+    from pipeline.laboratory.optima import Laboratory, objectives_for
+    from pipeline.rules import one_of
+
+    torch.set_num_threads(1)  # tensors are small
+    one_of(PROCESSES, process=options.process)
+    process = PROCESSES[options.process]
+    if options.frames is not None:
+        process = dataclasses.replace(process, num_frames=options.frames)
+    student = options.student or STUDENTS_OF[options.process]
+    laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
+    names = options.objective or list(objectives_for(process.law))
+    optima = {}
+    for name in tqdm(names, unit="objective", disable=not sys.stderr.isatty()):
+        prediction = dataclasses.asdict(laboratory.predict(name))
+        optima[name] = {**prediction.pop("best"), **prediction}
+    return {
+        "process": options.process,
+        "num_frames": process.num_frames,
+        "num_pixels": options.pixels,
+        "student": student,
+        "optima": optima,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

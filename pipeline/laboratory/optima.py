@@ -1,0 +1,274 @@
+"""The predicted optimum of a student under every objective: several starts, then Newton at the finest precision."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize, root
+
+from pipeline.data.processes_mixture import GaussianMixture
+from pipeline.laboratory.divergences import FORWARD_KL, REVERSE_KL, Clips, Divergence, noised_student, value_of
+from pipeline.laboratory.objectives import OBJECTIVES, Objective, Value
+from pipeline.laboratory.quadrature import CHECK, COARSE, FINE, Precision, clean, normal_nodes
+from pipeline.models.linear_gaussian import Chain, Form, check_student
+from pipeline.rules import at_least, one_of
+
+Vector = np.ndarray  # of the student's parameters, in the order of their names
+
+SCALES = (1.0, 0.6)  # of the standard deviations of a start
+MAX_SUBSETS = 15  # of components whose moments are starts; of more components only single ones and all
+NUM_SCREENED = 4  # starts of an averaged objective, beside the optima of an easier one
+SAME = 3e-3  # parameters closer than this are one optimum
+FLAT = 1e-6  # curvature, relative to the largest, below which an optimum does not fix a direction
+DIFFERENCE = 1e-4  # of parameters, in central differences of the gradient
+CONVERGED = 1e-8  # last step of Newton
+MAX_NEWTON = 30
+MAX_STEP = 0.2  # of Newton, beyond which it has left the optimum
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where an objective is least, or where a field vanishes and training stays."""
+
+    parameters: dict[str, float]
+    value: float | None  # nats, or what the objective is measured in; of a field there is none
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best optimum, the others, and how far integration may have moved the best.
+
+    integration_error: largest change of a parameter between two precisions. flat: some combination of parameters
+    is not fixed by the objective, and only the others mean something. forward_kl and reverse_kl: of clean clips;
+    none where a standard deviation is 0. kept: the share of each component of data among the student's clips.
+    """
+
+    best: Optimum
+    others: tuple[Optimum, ...]
+    is_field: bool
+    integration_error: float
+    flat: bool
+    forward_kl: float | None
+    reverse_kl: float | None
+    kept: tuple[float, ...]
+
+
+class NoOptimumError(Exception):
+    """An objective without an optimum among these students, from any start."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One objective at one precision: its value and its slope, as functions of the parameters."""
+
+    form: Form
+    value: Value
+
+    def both(self, at: Vector) -> tuple[float, Vector]:
+        parameters = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in at]
+        frozen = self.form.chain(*(p.detach() for p in parameters))
+        result = self.value(self.form.chain(*parameters), frozen)
+        slopes = torch.autograd.grad(result, parameters, allow_unused=True)
+        return result.item(), np.array([0.0 if slope is None else slope.item() for slope in slopes])
+
+    def guarded(self, at: Vector) -> tuple[float, Vector]:
+        """Where a law degenerates a search must turn back."""
+        try:
+            value, slope = self.both(at)
+        except RuntimeError:
+            return np.inf, np.zeros_like(at)
+        return (value, slope) if np.isfinite([value, *slope]).all() else (np.inf, np.zeros_like(at))
+
+    def slope(self, at: Vector) -> Vector:
+        return self.both(at)[1]
+
+    def curvature(self, at: Vector) -> np.ndarray:
+        """d slope / d parameters by central differences; symmetric if the slope is a gradient."""
+        columns = []
+        for step in DIFFERENCE * np.eye(len(at)):
+            columns.append((self.slope(at + step) - self.slope(at - step)) / (2 * DIFFERENCE))
+        return np.stack(columns, axis=1)
+
+
+def objectives_for(data: GaussianMixture) -> dict[str, Objective]:
+    """Those that mean something for these data."""
+    return {name: objective for name, objective in OBJECTIVES.items() if objective.applies(data)}
+
+
+class Laboratory:
+    """A process and a student: the predictions of all objectives, each computed once.
+
+    num_pixels: independent ones, with which values grow.
+    """
+
+    def __init__(self, data: GaussianMixture, student: str, *, num_pixels: int = 1) -> None:
+        """Raises ValueError for an unknown student, or one that cannot have these frames."""
+        at_least(1, num_pixels=num_pixels)
+        self.data, self.student, self.num_pixels = data, student, num_pixels
+        self.form = check_student(student, data.num_frames)
+        self._optima: dict[str, list[Vector]] = {}
+        levels = clean(data.num_frames)
+        self._clips = Clips(data, levels, normal_nodes(data.num_frames, CHECK, quadratic=data.num_components == 1))
+
+    def predictions(self) -> Iterator[tuple[str, Prediction]]:
+        """Of every objective that is known for these data, by name."""
+        for name in objectives_for(self.data):
+            yield name, self.predict(name)
+
+    def predict(self, name: str) -> Prediction:
+        """The optimum of an objective.
+
+        Raises:
+            ValueError: an unknown objective, or one without meaning for these data.
+            NoOptimumError: these students have none.
+        """
+        objectives = objectives_for(self.data)
+        one_of(objectives, objective=name)
+        precisions = {p: self._at(objectives[name], p) for p in (COARSE, CHECK, FINE)}
+        optima = self._optima[name] = self._found(objectives[name], precisions)
+        return self._describe(objectives[name], optima, precisions)
+
+    def _at(self, objective: Objective, precision: Precision) -> _Search:
+        return _Search(self.form, objective.build(self.data, precision))
+
+    def _found(self, objective: Objective, precisions: Mapping[Precision, _Search]) -> list[Vector]:
+        easier: list[Vector] = []
+        if objective.easier is not None:
+            if objective.easier not in self._optima:
+                self.predict(objective.easier)
+            easier = self._optima[objective.easier]
+        optima = _search(objective, precisions, _starts(self.data, self.form), easier, self.form)
+        if not optima:
+            raise NoOptimumError(f"no student {self.form.names} is an optimum of the objective")
+        return optima
+
+    def _describe(
+        self, objective: Objective, optima: Sequence[Vector], precisions: Mapping[Precision, _Search]
+    ) -> Prediction:
+        best, fine, check = optima[0], precisions[FINE], precisions[CHECK]
+        curvature = precisions[COARSE].curvature(best)
+        sizes = np.abs(np.linalg.eigvals(curvature))
+        moved = np.linalg.pinv(curvature, rcond=FLAT) @ (check.slope(best) - fine.slope(best))
+        flat = bool(sizes.min() < FLAT * sizes.max())
+        others = [self._optimum(objective, at, check) for at in optima[1:]]
+        return Prediction(
+            best=self._optimum(objective, best, fine),
+            others=() if flat else tuple(others),
+            is_field=objective.is_field,
+            integration_error=float(np.abs(moved).max()),
+            flat=flat,
+            forward_kl=self._kl(FORWARD_KL, best),
+            reverse_kl=self._kl(REVERSE_KL, best),
+            kept=self._kept(best),
+        )
+
+    def _optimum(self, objective: Objective, at: Vector, search: _Search) -> Optimum:
+        value = None if objective.is_field else self.num_pixels * search.both(at)[0]
+        return Optimum(dict(zip(self.form.names, at.tolist(), strict=True)), value)
+
+    def _kl(self, divergence: Divergence, at: Vector) -> float | None:
+        if _is_degenerate(at, self.form):
+            return None
+        return self.num_pixels * value_of(divergence, self._clips, self._chain(at)).item()
+
+    def _kept(self, at: Vector) -> tuple[float, ...]:
+        x = noised_student(self._chain(at), self._clips.levels).points(self._clips.nodes.z)[0]
+        posterior = self.data.posterior(x[:, 0])
+        return tuple((self._clips.nodes.weights[:, None] * posterior).sum(0).tolist())
+
+    def _chain(self, at: Vector) -> Chain:
+        return self.form.chain(*torch.from_numpy(at))
+
+
+def _search(
+    objective: Objective,
+    precisions: Mapping[Precision, _Search],
+    starts: list[Vector],
+    easier: Sequence[Vector],
+    form: Form,
+) -> list[Vector]:
+    """All optima found, best first; the best at the finest precision."""
+    rough, better = precisions[COARSE], precisions[CHECK]
+    if objective.is_field:
+        found = [s.x for s in (root(rough.slope, start) for start in [*easier, starts[0]]) if s.success]
+    else:
+        if easier:
+            starts = [*easier, *sorted(starts, key=lambda at: rough.guarded(at)[0])[:NUM_SCREENED]]
+        found = [minimize(rough.guarded, start, jac=True, method="BFGS").x for start in starts]
+    optima: list[Vector] = []
+    for at in _distinct(found, form):
+        curvature = rough.curvature(at)
+        polished = _newton(better, at, curvature) if _is_stable(curvature) else None
+        if polished is not None:
+            optima = _distinct([*optima, polished], form)
+    if not objective.is_field:
+        optima.sort(key=lambda at: better.both(at)[0])
+    if not optima:
+        return []
+    finest = _newton(precisions[FINE], optima[0], rough.curvature(optima[0]))
+    assert finest is not None, "the best optimum is lost at the finest precision"
+    return [_canonical(finest, form), *optima[1:]]
+
+
+def _is_degenerate(at: Vector, form: Form) -> bool:
+    return any(x < SAME**2 for name, x in zip(form.names, at, strict=True) if name.startswith("s"))
+
+
+def _newton(search: _Search, at: Vector, curvature: np.ndarray) -> Vector | None:
+    """The zero of the slope next to `at`, first with the curvature of a rougher precision, then with its own."""
+    for known in (curvature, None):
+        inverse = np.linalg.pinv(search.curvature(at) if known is None else known, rcond=FLAT)
+        now = at
+        for _ in range(MAX_NEWTON):
+            step = inverse @ search.slope(now)
+            now = now - step
+            if not np.abs(step).max() < MAX_STEP:
+                break
+            if np.abs(step).max() < CONVERGED:
+                return now
+    return None
+
+
+def _is_stable(curvature: np.ndarray) -> bool:
+    values = np.linalg.eigvals(curvature).real
+    return bool(values.min() > -FLAT * np.abs(values).max())
+
+
+def _distinct(found: Sequence[Vector], form: Form) -> list[Vector]:
+    kept: list[Vector] = []
+    for at in (_canonical(x, form) for x in found):
+        if all(np.abs(at - other).max() > SAME for other in kept):
+            kept.append(at)
+    return kept
+
+
+def _canonical(at: Vector, form: Form) -> Vector:
+    """Standard deviations have no sign."""
+    return np.array([abs(x) if name.startswith("s") else x for name, x in zip(form.names, at, strict=True)])
+
+
+def _starts(data: GaussianMixture, form: Form) -> list[Vector]:
+    """The moments of data, of its components and of groups of them, and the same narrowed."""
+    count = data.num_components
+    sizes = range(count, 0, -1) if 2**count - 1 <= MAX_SUBSETS else (count, 1)
+    starts = []
+    for size in sizes:
+        for group in itertools.combinations(range(count), size):
+            shares = data.shares[list(group)]
+            part = GaussianMixture(shares / shares.sum(), data.means[list(group)], data.factors[list(group)])
+            starts.extend(_from_moments(part, form, scale) for scale in SCALES)
+    return starts
+
+
+def _from_moments(data: GaussianMixture, form: Form, scale: float) -> Vector:
+    """Of its first two frames."""
+    mean, covariance = data.mean, data.covariance
+    chain = {"m1": mean[0].item(), "s1": scale * covariance[0, 0].sqrt().item()}
+    if data.num_frames > 1:
+        slope = covariance[0, 1] / covariance[0, 0]
+        rest = (covariance[1, 1] - slope * covariance[0, 1]).sqrt()
+        shift = mean[1] - slope * mean[0]
+        chain |= {"c": slope.item(), "m2": shift.item(), "s2": scale * rest.item()}
+    return np.array(form.values(chain))
