@@ -40,6 +40,7 @@ class CausalForcing:
     num_clips: int = 1024
 
     def __post_init__(self) -> None:
+        at_least(1, num_trajectories=self.num_trajectories)
         at_least(2, num_heldout=self.num_heldout, num_clips=self.num_clips)
         for name, training in (("training", self.training), ("rollout", self.rollout)):
             if training.adaptive is not None:

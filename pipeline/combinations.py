@@ -22,6 +22,7 @@ from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
 from pipeline.models.denoiser import DenoiserSpec
 from pipeline.models.digit_reader import DigitReaderSpec
@@ -258,8 +259,8 @@ def _check_inits(params: Params) -> None:
     if isinstance(params.init, ConsistencyInit):
         _check_grid("init.loss", params.init.loss, params)
     experiment, prepare = params.causal_forcing, params.prepare
-    for init in experiment.inits().values():
-        with_path("causal_forcing", init.units, setting)
+    for name in experiment.inits():
+        with_path("causal_forcing", experiment.units, name, setting, SelfForcing(params.sampler), params.evaluate)
     _check_grid("causal_forcing.consistency", experiment.consistency, params)
     most = min(prepare.num_test // 2, prepare.num_train)
     _require(
