@@ -6,20 +6,28 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from pipeline.diffusion.log_snr import Coefficients
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
-from pipeline.losses.scores import Guided, Scores, check_score_levels, draw_score_levels, fake_score_loss
+from pipeline.losses.kd import Kd
+from pipeline.losses.scores import (
+    CLIP,
+    FRAME,
+    Guided,
+    Scores,
+    check_score_levels,
+    dmd_gradient,
+    draw_score_levels,
+    fake_score_loss,
+    pseudo_target_loss,
+)
 from pipeline.models.denoiser import Denoiser
 from pipeline.rules import at_least, one_of, within
 from pipeline.streams import noise_like
 
-MIN_SCALE = 1e-6
-CLIP, FRAME = (1, 2, 3, 4), (2, 3, 4)  # what a normaliser averages over
 SPACES: dict[str, Callable[[Coefficients], Tensor | float]] = {  # on a difference of clean frames
     "x0": lambda at: 1.0,  # noqa: ARG005 - E_t (sigma / alpha)^2 KL_t
     "score": lambda at: (at.alpha / at.sigma) ** 2,  # alpha times the difference of scores: E_t KL_t
@@ -50,6 +58,8 @@ class Dmd:
     normaliser: bool = True  # divide by the teacher's mean error: of a clip, or of a frame that has its own weight
     guidance: float = 1.0  # s of u + s (c - u), the score given the class, c, and without, u; 1: off
     entropy_weight: float = 0.0  # beta of KL + beta H: at 1 only the cross-entropy is left, and frames collapse
+    regression_weight: float = 0.0  # of the regression on the teacher's flow beside it: eq. 9, and 0.25 there
+    regression: Kd = field(default_factory=Kd)
 
     def __post_init__(self) -> None:
         at_least(1, critic_updates=self.critic_updates)
@@ -57,15 +67,18 @@ class Dmd:
         one_of(SPACES, space=self.space)
         within(0, math.inf, open_high=True, guidance=self.guidance)
         within(-math.inf, 1, open_low=True, entropy_weight=self.entropy_weight)
+        at_least(0, regression_weight=self.regression_weight)
 
     @property
     def measure(self) -> str:
-        """The weight of the entropy decides, whether the frames of a clip are weighed alike, and guidance."""
+        """Both weights decide, whether the frames of a clip are weighed alike, and guidance."""
         what = f"reverse KL and {self.entropy_weight:g} times the entropy"
         what = {0.0: "reverse KL", 1.0: "cross-entropy with data"}.get(self.entropy_weight, what)
         bent = self.guidance != 1 or (self.space == "x0" and self.score_level == "independent")
         guided = "" if self.guidance == 1 else f", the scores of data guided by {self.guidance:g}"
-        return f"{'nearly the ' if bent else ''}{what}, averaged over noise, of {{judged}}{guided}"
+        weight = self.regression_weight
+        beside = f", and {weight:g} times a regression of the ends of the teacher's flow" if weight else ""
+        return f"{'nearly the ' if bent else ''}{what}, averaged over noise, of {{judged}}{guided}{beside}"
 
     def critics(self, teacher: Denoiser | None) -> Scores:
         """Both scores; only the fake one learns."""
@@ -75,19 +88,23 @@ class Dmd:
     def student_loss(
         self,
         rollout: Rollout,
-        clips: Video,  # noqa: ARG002 - data-free
+        clips: Video,
         critics: Scores,
         *,
         schedule: Schedule,
         rng: Generator,
     ) -> Scalar:
-        """A loss whose gradient at x0_hat is `gradient` / numel. arXiv:2405.14867, section 3."""
+        """One whose gradient at x0_hat is `gradient` / numel, arXiv:2405.14867, section 3; and the regression."""
         x0_hat = rollout.x0_hat
         with torch.no_grad():
             t = self.score_levels(x0_hat, rng)
             x_t = add_noise(schedule, x0_hat, noise_like(x0_hat, rng), t)
             gradient = self.gradient(rollout, critics, x_t, t, schedule=schedule)
-        return pseudo_target_loss(x0_hat, gradient)
+        loss = pseudo_target_loss(x0_hat, gradient)
+        if self.regression_weight > 0:
+            at = {"schedule": schedule, "rng": rng}
+            loss = loss + self.regression_weight * self.regression.student_loss(rollout, clips, critics.real, **at)
+        return loss
 
     def gradient(
         self, rollout: Rollout, critics: Scores, x_t: Video, t: NoiseLevel, *, schedule: Schedule
@@ -120,31 +137,3 @@ class Dmd:
         return draw_score_levels(
             x0, score_level=self.score_level, level_min=self.level_min, level_max=self.level_max, rng=rng
         )
-
-
-def dmd_gradient(
-    fake_x0: Video,
-    real_x0: Video,
-    x0_hat: Video,
-    *,
-    entropy_weight: float = 0.0,
-    normalised_over: tuple[int, ...] = CLIP,
-) -> Video:
-    """Gradient of KL + beta H at the student's frames; descending it moves fake towards real.
-
-    (fake_x0 - real_x0 - beta (fake_x0 - x0_hat)) / mean|x0_hat - real_x0|, the mean over the dimensions
-    `normalised_over`; none: undivided. Dimensionless where normalised. The term of beta is the fake score,
-    fake_x0 - x_t / alpha, without the noise of x_t, whose mean is 0 whatever x0_hat is.
-    DMD, arXiv:2311.18828, eq. 7 (direction), eq. 8 (normaliser).
-    """
-    direction = fake_x0 - real_x0 - entropy_weight * (fake_x0 - x0_hat)
-    if not normalised_over:
-        return direction
-    scale = (x0_hat - real_x0).abs().mean(dim=normalised_over, keepdim=True)
-    return direction / scale.clamp_min(MIN_SCALE)
-
-
-def pseudo_target_loss(x0_hat: Video, gradient: Video) -> Scalar:
-    """1/2 mean|x0_hat - sg[x0_hat - gradient]|^2, whose gradient at x0_hat is gradient / numel."""
-    target = (x0_hat - gradient).detach()
-    return 0.5 * F.mse_loss(x0_hat, target)

@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
-from pipeline.losses.dmd import Dmd, pseudo_target_loss
+from pipeline.losses.dmd import Dmd
 from pipeline.losses.gan import Gan
-from pipeline.losses.scores import Scores
+from pipeline.losses.scores import Scores, pseudo_target_loss
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.discriminator import Discriminator
 from pipeline.rules import above, one_of

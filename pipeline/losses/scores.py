@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, nn
 
 from pipeline.diffusion.denoising import denoising_loss
@@ -17,6 +18,8 @@ from pipeline.models.denoiser import Denoiser
 from pipeline.rules import one_of
 from pipeline.streams import noise_like
 
+MIN_SCALE = 1e-6
+CLIP, FRAME = (1, 2, 3, 4), (2, 3, 4)  # what a normaliser averages over
 SCORE_LEVELS = {"shared": shared_levels, "independent": independent_levels}
 
 
@@ -115,3 +118,31 @@ def fake_score_loss(
         weighting=weighting,
         counts=torch.ones_like(t),
     )
+
+
+def dmd_gradient(
+    fake_x0: Video,
+    real_x0: Video,
+    x0_hat: Video,
+    *,
+    entropy_weight: float = 0.0,
+    normalised_over: tuple[int, ...] = CLIP,
+) -> Video:
+    """Gradient of KL + beta H at the student's frames; descending it moves fake towards real.
+
+    (fake_x0 - real_x0 - beta (fake_x0 - x0_hat)) / mean|x0_hat - real_x0|, the mean over the dimensions
+    `normalised_over`; none: undivided. Dimensionless where normalised. The term of beta is the fake score,
+    fake_x0 - x_t / alpha, without the noise of x_t, whose mean is 0 whatever x0_hat is.
+    DMD, arXiv:2311.18828, eq. 7 (direction), eq. 8 (normaliser).
+    """
+    direction = fake_x0 - real_x0 - entropy_weight * (fake_x0 - x0_hat)
+    if not normalised_over:
+        return direction
+    scale = (x0_hat - real_x0).abs().mean(dim=normalised_over, keepdim=True)
+    return direction / scale.clamp_min(MIN_SCALE)
+
+
+def pseudo_target_loss(x0_hat: Video, gradient: Video) -> Scalar:
+    """1/2 mean|x0_hat - sg[x0_hat - gradient]|^2, whose gradient at x0_hat is gradient / numel."""
+    target = (x0_hat - gradient).detach()
+    return 0.5 * F.mse_loss(x0_hat, target)

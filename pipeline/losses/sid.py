@@ -9,8 +9,7 @@ from torch import Generator
 from pipeline.diffusion.schedule import Schedule, add_noise
 from pipeline.diffusion.weighting import PredictionL2, Weighting
 from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
-from pipeline.losses.dmd import CLIP
-from pipeline.losses.scores import Scores, check_score_levels, draw_score_levels, fake_score_loss, frozen
+from pipeline.losses.scores import CLIP, Scores, check_score_levels, draw_score_levels, fake_score_loss, frozen
 from pipeline.models.denoiser import Denoiser
 from pipeline.rules import at_least, within
 from pipeline.streams import noise_like

@@ -18,7 +18,7 @@ class Exact(Denoiser):
     def __init__(self):
         nn.Module.__init__(self)
 
-    def forward(self, x_t, t):
+    def forward(self, x_t, t, end=None):
         alpha, sigma = (c.reshape(-1, 1) for c in SCHEDULE.at(t))
         z, variance = x_t.reshape(-1, 1), SKEWED.sds**2
         total = alpha**2 * variance + sigma**2

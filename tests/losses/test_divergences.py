@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pipeline.diffusion.schedule import FlowMatching
 from pipeline.interfaces import Rollout
-from pipeline.losses.dmd import dmd_gradient, pseudo_target_loss
 from pipeline.losses.gan import OBJECTIVES, Gan
+from pipeline.losses.scores import dmd_gradient, pseudo_target_loss
 from pipeline.models.discriminator import Discriminator
 from tests.closed_forms import SKEWED, flow, gaussian, gradient, jsd, kl, kl_of_middle, noise_average, normal_nodes
 

@@ -5,9 +5,13 @@ import torch
 from torch import nn
 
 from pipeline.diffusion.schedule import FlowMatching
+from pipeline.interfaces import Rollout
 from pipeline.losses.add import Add, AddCritics
-from pipeline.losses.dmd import Dmd, dmd_gradient, pseudo_target_loss
+from pipeline.losses.dmd import Dmd
+from pipeline.losses.kd import Kd
+from pipeline.losses.scores import dmd_gradient, pseudo_target_loss
 from tests.closed_forms import SKEWED, cross_entropy, flow, gaussian, gradient, noise_average
+from tests.losses.flow_ends import Exact as FlowOfSkewed
 from tests.losses.line import MEAN, SCHEDULE, STD, Exact, ExactScores, Nodes, fixed_point, rollout_of
 from tests.losses.reach import reached
 
@@ -249,3 +253,33 @@ def test_the_weight_of_the_entropy_says_what_is_minimised():
 def test_dmd_refuses_impossible_parameters(fields, says):
     with pytest.raises(ValueError, match=says):
         Dmd(**fields)
+
+
+def test_the_regression_term_adds_its_gradient_at_its_weight(rng):
+    clips, eps = torch.randn(2, 3, 2, 1, 1, 1, generator=rng, dtype=torch.float64)
+    t = torch.full((3, 2), 0.7, dtype=torch.float64)
+    x_t = 0.3 * clips + 0.7 * eps
+    teacher = FlowOfSkewed()
+    critics = ExactScores(Exact(gaussian(MEAN, STD)), teacher)
+
+    def slope(loss):
+        x0_hat = clips.clone().requires_grad_(True)
+        rollout = Rollout(x0_hat, x_t, t, torch.ones_like(t), target=None, denoise=lambda x, *_: x)
+        draws = torch.Generator().manual_seed(1)
+        value = loss.student_loss(rollout, clips, critics, schedule=SCHEDULE, rng=draws)
+        return torch.autograd.grad(value, x0_hat)[0]
+
+    regression = Kd(num_steps=2)
+    both, alone = slope(Dmd(regression_weight=0.25, regression=regression)), slope(Dmd())
+    x0_hat = clips.clone().requires_grad_(True)
+    rollout = Rollout(x0_hat, x_t, t, torch.ones_like(t), target=None, denoise=lambda x, *_: x)
+    value = regression.student_loss(rollout, clips, teacher, schedule=SCHEDULE, rng=rng)
+    (added,) = torch.autograd.grad(value, x0_hat)
+    assert added.abs().max() > 1e-3
+    assert torch.allclose(both - alone, 0.25 * added, rtol=1e-10, atol=1e-14)
+
+
+def test_dmd_says_that_it_regresses_beside():
+    assert "and 0.25 times a regression of the ends" in Dmd(regression_weight=0.25).measure
+    with pytest.raises(ValueError, match=r"regression_weight must be at least 0, got -1\.0"):
+        Dmd(regression_weight=-1.0)

@@ -36,7 +36,7 @@ class TwoFrames(Denoiser):
         nn.Module.__init__(self)
         self.causal = causal
 
-    def forward(self, x_t, t):
+    def forward(self, x_t, t, end=None):
         alpha, sigma = (c[0, 0].item() for c in SCHEDULE.at(t))
         covariance = torch.tensor([[1.0, RHO], [RHO, 1.0]], dtype=torch.float64)
         gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2))
