@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.config import Params
 from pipeline.evaluation.evaluate import Evaluate
-from pipeline.grid import Cell
+from pipeline.grid import Cell, derived_divergence
 from pipeline.grid_run import CellUnits
 from pipeline.params import TEACHERS
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
@@ -141,8 +141,10 @@ def cell_row(cell: Cell, result: Result, params: Params) -> Row:
     trained = result.made.get("train", {}).get("metrics", {})
     fvd, identity = measured["fvd"], measured["identity"]
     low, high = fvd["interval"]
+    run = params.grid
     return {
         **cell._asdict(),
+        "derived": derived_divergence(run.methods[cell.method], run.losses[cell.loss]) if trained else None,
         "teacher": params.cell_units(cell).teacher if trained else None,
         "excess": fvd["excess"],
         "excess_low": low,
