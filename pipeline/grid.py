@@ -39,6 +39,9 @@ class Cell(NamedTuple):
     method: str
     loss: str
 
+    def __str__(self) -> str:
+        return f"{self.method} x {self.loss}"
+
     @staticmethod
     def of(method: Method, loss: Loss) -> "Cell":
         """Where a method and a loss with their parameters stand."""
