@@ -6,77 +6,18 @@ import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from ruamel.yaml import YAML
 
 from pipeline.ablation import Objective
 from pipeline.config import parse_params
-from pipeline.data.store import ClipStore, to_video
-from pipeline.evaluation.features import standardise
-from pipeline.models.clip_encoder import ClipEncoder, ClipEncoderSpec, save_clip_encoder
 from pipeline.models.codec import CodecSpec, new_codec, save_codec
-from pipeline.models.digit_reader import DigitReader, DigitReaderSpec, save_digit_reader
-from pipeline.reporting import page
 from pipeline.schema import ConfigError
 from pipeline.unit import PROJECT, digest_of
 from stages.entry import stage
 from sweeps import ablate_diffusion
+from tests.tiny_run import TRAINING, raw
 
 AXES = ("prediction", "weighting", "schedule")
-TRAINING = {"num_steps": 4, "batch_size": 4, "report_every": 2, "checkpoint_every": 4}
-
-
-def raw():
-    """The default parameters, of the smallest networks that work, in pixels."""
-    params = YAML(typ="safe", pure=True).load((PROJECT / "params.yaml").read_text())
-    params["codec"] = None
-    params["prepare"] |= {"num_train": 64, "num_metric": 64, "num_test": 128}
-    params["features"] |= {"num_gate_clips": 16}
-    params["denoiser"]["backbone"] = {"patch": 8, "width": 16, "depth": 1, "num_heads": 2}
-    params["teacher"]["causal"]["sampler"] |= {"num_steps": 1, "step": {"name": "ddim"}}
-    bits = {"num_clips": 8, "num_levels": 32, "num_draws": 2}
-    params["evaluate"] = {"num_clips": 32, "num_bootstraps": 8, "num_timed": 1, "num_neighbours": 3, "bits": bits}
-    params["grid"]["num_clips"] = 24
-    params["ablation"] = {
-        "predictions": ["v"],
-        "weightings": {"exponential": {}, "edm": {}},
-        "schedules": {"cosine": {}, "flow_matching": {"shift": 1.0}},
-        "training": TRAINING,
-        "num_clips": 24,
-        "num_spread_clips": 16,
-    }
-    return params
-
-
-@pytest.fixture(scope="module")
-def artifacts(tmp_path_factory):
-    """What the default run would have made: clips, metric networks that are hardly trained, latents."""
-    root, params = tmp_path_factory.mktemp("artifacts"), parse_params(raw())
-    for _ in params.prepare.run(root / "unit", {}):
-        pass
-    (root / "unit" / "out").rename(root / "prepare")
-    store, codec = ClipStore(root / "prepare"), new_codec(None, (1, 16, 16))
-    torch.manual_seed(0)
-    encoder = ClipEncoder(ClipEncoderSpec(width=4, feature_dim=12)).eval().requires_grad_(False)
-    standardise(encoder, store.clips("test")[:64, :8])
-    for name in ("features", "codec"):
-        (root / name).mkdir()
-    save_clip_encoder(encoder, root / "features", {})
-    save_digit_reader(DigitReader(DigitReaderSpec(width=4, feature_dim=8)), root / "features", {})
-    save_codec(codec, root / "codec")
-    np.save(root / "codec" / "train.npy", codec.encode(to_video(store.clips("train"))).numpy())
-    return root
-
-
-@pytest.fixture
-def workspace(tmp_path, artifacts, work_root, monkeypatch):
-    """A workspace whose page, which needs the records of a whole run, is not drawn."""
-    monkeypatch.chdir(tmp_path)
-    Path("artifacts").symlink_to(artifacts)
-    monkeypatch.setattr(page, "write_report", lambda reports, **_: reports / "index.html")
-    return tmp_path
 
 
 def table(name):
@@ -97,7 +38,9 @@ def end_at_once(teacher, on_share):
 
 
 @pytest.mark.slow
-def test_an_ablation_has_a_line_a_teacher_and_a_second_call_makes_nothing(workspace, work_root, artifacts, capsys):
+def test_an_ablation_has_a_line_a_teacher_and_a_second_call_makes_nothing(
+    workspace, work_root, artifacts, capsys, request
+):
     params = parse_params(raw())
     ablate_diffusion.main(params)
     rows, objectives = table("diffusion.csv"), params.ablation.objectives()
@@ -122,6 +65,7 @@ def test_an_ablation_has_a_line_a_teacher_and_a_second_call_makes_nothing(worksp
     units = {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")}
     assert len(units) == 3 * 4
     before = digest_of(Path("reports/ablation"))
+    request.getfixturevalue("one_process")
     ablate_diffusion.main(params)
     assert {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")} == units
     assert digest_of(Path("reports/ablation")) == before
