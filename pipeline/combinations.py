@@ -1,34 +1,26 @@
 """What the sections of the parameters ask of each other: checked before anything runs."""
 
-from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.ablation import Ablation
 from pipeline.diffusion.adaptive import AdaptiveSchedule
 from pipeline.diffusion.denoising import loss_factor
 from pipeline.diffusion.noise_levels import check_chunks
 from pipeline.diffusion.schedule import Schedule
-from pipeline.diffusion.trajectory import DDIM, Euler
 from pipeline.evaluation.evaluate import LONGER, Evaluate
 from pipeline.evaluation.metric_networks import clip_encoder_spec
 from pipeline.grid import Cell
-from pipeline.losses.consistency_distillation import ConsistencyDistillation
-from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
-from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
-from pipeline.models.denoiser import DenoiserSpec
 from pipeline.models.digit_reader import DigitReaderSpec
 from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
-from pipeline.schema import ConfigError
-from pipeline.training.init import ConsistencyInit, Setting
+from pipeline.schema import require, same, with_path
+from pipeline.sweep_combinations import check_consistency_grid, check_sweeps
 from pipeline.unit import PROJECT, digest_of
 
 MAX_FACTOR = 1e6  # of a loss on data, at the noisiest level
@@ -48,23 +40,21 @@ def check_combinations(params: Params) -> None:
         with_path("evaluate.bits", params.evaluate.bits.levels, params.denoiser.schedule)
     if params.evaluate.i3d_path is not None:
         _check_i3d(params.evaluate)
-    _check_ablation(params)
-    _check_grid_run(params)
-    _check_inits(params)
+    check_sweeps(params)
 
 
 def _check_classes(params: Params) -> None:
     """A network is told the classes of the source, or none, and what needs them has them."""
     known, told = params.prepare.source.num_classes, params.denoiser.backbone.num_classes
     path = "denoiser.backbone.num_classes"
-    _require(told in (0, known), f"{path} must be 0 or that of prepare.source: {told} and {known}")
+    require(told in (0, known), f"{path} must be 0 or that of prepare.source: {told} and {known}")
     missing = f"{path} is 0" if known else "prepare.source has no classes"
     stages = {"distill": params.distill, "rollout": params.rollout}
     for stage, run in {**stages, "grid": params.grid}.items():
         for name, loss in run.losses.items():
             if isinstance(loss, Dmd) and not told:
                 where = f"{stage}.losses.{name}.guidance"
-                _require(loss.guidance == 1, f"{where} must be 1 where {missing}, got {loss.guidance}")
+                require(loss.guidance == 1, f"{where} must be 1 where {missing}, got {loss.guidance}")
     teachers = {f"teacher.{name}.training": run.training for name, run in params.teacher.items()}
     teachers["ablation.training"] = params.ablation.training
     students = {
@@ -72,24 +62,24 @@ def _check_classes(params: Params) -> None:
     }
     for where, training in {**teachers, **students, "grid.training": params.grid.training}.items():
         dropout = training.label_dropout
-        _require(told > 0 or dropout == 0, f"{where}.label_dropout must be 0 where {missing}, got {dropout}")
+        require(told > 0 or dropout == 0, f"{where}.label_dropout must be 0 where {missing}, got {dropout}")
         learns = where not in teachers or 0 < dropout < 1 or told == 0  # to answer without a class, too
-        _require(learns, f"{where}.label_dropout must be in (0, 1) where {path} is {told}, got {dropout}")
+        require(learns, f"{where}.label_dropout must be in (0, 1) where {path} is {told}, got {dropout}")
 
 
 def _check_teachers(params: Params) -> None:
     prepare, sampler = params.prepare, params.sampler
-    _same("teacher", params.teacher, "one for each attention", TEACHERS)
+    same("teacher", params.teacher, "one for each attention", TEACHERS)
     for name, run in params.teacher.items():
         cell = Cell.of(run.method, run.loss)
-        _require(cell.excluded is None, f"teacher.{name}.loss: {cell.excluded}")
+        require(cell.excluded is None, f"teacher.{name}.loss: {cell.excluded}")
         unfit = {"causal": Bidirectional, "bidirectional": TeacherForcing}[name]
-        _require(
+        require(
             not isinstance(run.method, unfit),
             f"teacher.{name}.method must be one for {TEACHERS[name]} attention, got {cell.method}",
         )
         _check_levels(f"teacher.{name}", run, params.denoiser.schedule)
-        _require(
+        require(
             not run.loss.needs_teacher,
             f"teacher.{name}.loss must be one that needs no teacher itself, got {cell.loss}",
         )
@@ -97,22 +87,22 @@ def _check_teachers(params: Params) -> None:
         for length in (prepare.num_frames, prepare.num_frames * prepare.heldout_len_factor):
             with_path(f"teacher.{name}.sampler", run.sampler.chunks, length)
     causal, whole = params.teacher["causal"].sampler, params.teacher["bidirectional"].sampler
-    _require(
+    require(
         causal.chunk_len == sampler.chunk_len,
         f"teacher.causal.sampler.chunk_len must be sampler.chunk_len, the frames that see each other in training: "
         f"{causal.chunk_len} and {sampler.chunk_len}",
     )
     for path, first in (("teacher.causal.sampler", causal.first_chunk_len), ("sampler", sampler.first_chunk_len)):
-        _require(
+        require(
             first is None,
             f"{path}.first_chunk_len must be absent: under causal attention all chunks are alike, got {first}",
         )
-    _require(
+    require(
         whole.lag is None,
         f"teacher.bidirectional.sampler.lag must be null: full attention saw whole clips alone, got {whole.lag}",
     )
     longest = max(whole.first_chunk_len or 0, whole.window + whole.chunk_len)
-    _require(
+    require(
         longest == prepare.num_frames,
         f"teacher.bidirectional.sampler: window + chunk_len, and first_chunk_len, must be prepare.num_frames: "
         f"{whole.window} + {whole.chunk_len}, {whole.first_chunk_len}, and {prepare.num_frames}",
@@ -123,11 +113,11 @@ def _check_levels(path: str, run: TeacherRun, schedule: Schedule) -> None:
     """What a teacher's law of levels, its schedule and its weighting ask of each other."""
     adaptive, method, loss = run.training.adaptive, run.method, run.loss
     if not (isinstance(loss, L2) and isinstance(method, DiffusionForcing)):
-        _require(adaptive is None, f"{path}.training.adaptive must be null but for diffusion_forcing with l2")
+        require(adaptive is None, f"{path}.training.adaptive must be null but for diffusion_forcing with l2")
         return
     num_levels = method.noise_levels.num_levels
     if adaptive is not None:
-        _require(
+        require(
             num_levels is None,
             f"{path}.training.adaptive must be null where method.noise_levels.num_levels gives the levels, got "
             f"num_levels={num_levels}",
@@ -135,7 +125,7 @@ def _check_levels(path: str, run: TeacherRun, schedule: Schedule) -> None:
         with_path(f"{path}.training.adaptive", AdaptiveSchedule, adaptive, schedule, loss.weighting, 1)
     if num_levels is not None:
         largest = loss_factor(torch.ones(1, 1), schedule=schedule, weighting=loss.weighting).item()
-        _require(
+        require(
             largest <= MAX_FACTOR,
             f"{path}.method.noise_levels.num_levels must be null where the weight at t = 1, which a grid visits, "
             f"is above {MAX_FACTOR:g}: num_levels={num_levels}, weight {largest:.3g} of {loss.weighting} on "
@@ -151,48 +141,32 @@ def _check_students(params: Params) -> None:
         "rollout": list(params.rollout.losses),
     }
     for stage, cells in (("distill", params.distill), ("rollout", params.rollout)):
-        _require(bool(cells.losses), f"{stage}.losses must name at least one loss")
-        _require(
+        require(bool(cells.losses), f"{stage}.losses must name at least one loss")
+        require(
             cells.method.attention == "causal",
             f"{stage}.method must make a causal student, got one of {cells.method.attention} attention",
         )
         for loss, entry in cells.losses.items():
             excluded = Cell.of(cells.method, entry).excluded
-            _require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
-            _require(
+            require(excluded is None, f"{stage}.losses.{loss}: {excluded}")
+            require(
                 loss in params.distill.losses,
                 f"rollout.losses must be among distill.losses, whose students it starts from: {loss} is not",
             )
-            _check_grid(f"{stage}.losses.{loss}", entry, params)
+            check_consistency_grid(f"{stage}.losses.{loss}", entry, params)
             with_path(stage, params.student_teacher, stage, loss)
-        _same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
+        same(f"{stage}.training", cells.training, f"those of {stage}.losses", cells.losses)
     asked = [Checkpoint(stage, item) for stage, names in items.items() for item in names]
     asked.append(Checkpoint("teacher", "causal", few_steps=True))
     asked += [Checkpoint("init")] if params.trains_init else []
     wanted = {checkpoint.name: checkpoint for checkpoint in asked}
     rule = "both teachers, the causal one in few steps too, init where it trains, and every loss of both stages"
-    _same("checkpoints", params.checkpoints, rule, wanted)
+    same("checkpoints", params.checkpoints, rule, wanted)
     for name, checkpoint in params.checkpoints.items():
-        _require(
+        require(
             checkpoint == wanted[name],
             f"checkpoints.{name} must be the stage, the item and the few_steps of its name, got "
             f"{checkpoint.stage}, {checkpoint.item} and {checkpoint.few_steps}",
-        )
-
-
-def _check_grid(path: str, loss: object, params: Params) -> None:
-    """The levels of a consistency loss: those of the schedule; segments end where the sampler asks."""
-    if not isinstance(loss, ConsistencyDistillation | ConsistencyTraining):
-        return
-    grid, sampler = loss.grid, params.sampler
-    with_path(f"{path}.grid", grid.levels, params.denoiser.schedule)
-    if grid.segments > 1:
-        _require(
-            isinstance(sampler.step, DDIM | Euler)
-            and sampler.num_steps == grid.segments
-            and sampler.schedule == grid.spacing,
-            f"{path}.grid.segments above 1 need sampler.step ddim or euler, sampler.num_steps equal to segments "
-            f"and sampler.schedule equal to grid.spacing, got segments={grid.segments} and {sampler}",
         )
 
 
@@ -202,7 +176,7 @@ def _check_clips(params: Params) -> None:
     encoder = partial(clip_encoder_spec, num_frames=prepare.num_frames, width=features.encoder_width)
     with_path("prepare.source", encoder, empty)
     with_path("prepare.source", DigitReaderSpec, prepare.source.frame_shape[0])
-    _require(
+    require(
         prepare.heldout_len_factor >= LONGER,
         f"prepare.heldout_len_factor must be at least {LONGER}, the length over which drift is measured: "
         f"{prepare.heldout_len_factor}",
@@ -213,105 +187,12 @@ def _check_clips(params: Params) -> None:
         ("evaluate.num_clips", num_clips, prepare.num_train, "prepare.num_train"),
         ("features.num_gate_clips", features.num_gate_clips, half, "half of prepare.num_test"),
     ):
-        _require(count <= available, f"{path} must be at most {of}: {count} and {available}")
-
-
-def _check_ablation(params: Params) -> None:
-    """Every network must answer under every schedule: its loss is estimated by levels of all of them."""
-    ablation, causal = params.ablation, params.teacher["causal"]
-    _require(
-        isinstance(causal.method, DiffusionForcing) and isinstance(causal.loss, L2),
-        "teacher.causal must be diffusion_forcing with l2, which the ablation varies",
-    )
-    for name, schedule in ablation.schedules.items():
-        for prediction in ablation.predictions:
-            with_path("ablation.predictions", DenoiserSpec, params.denoiser.backbone, prediction, schedule)
-        with_path(f"ablation.schedules.{name}", causal.sampler.levels, schedule)
-    _check_measured(params, ablation)
-    prepare, num_clips = params.prepare, ablation.num_clips
-    most = min(prepare.num_test // 2, prepare.num_train)
-    _require(
-        num_clips <= most,
-        f"ablation.num_clips must be at most half of prepare.num_test, and prepare.num_train: {num_clips} and "
-        f"{most}",
-    )
-
-
-def _check_grid_run(params: Params) -> None:
-    """Every cell that can be trained has its units, whose clips are there."""
-    run, prepare = params.grid, params.prepare
-    for cell in run.cells():
-        if cell.excluded is None:
-            with_path("grid", params.cell_units, cell)
-    for name, loss in run.losses.items():
-        _check_grid(f"grid.losses.{name}", loss, params)
-    most = min(prepare.num_test // 2, prepare.num_train)
-    _require(
-        run.num_clips <= most,
-        f"grid.num_clips must be at most half of prepare.num_test, and prepare.num_train: {run.num_clips} and "
-        f"{most}",
-    )
-
-
-def _check_inits(params: Params) -> None:
-    """How students begin, in the run and in the experiment, is made of units that can be."""
-    setting = Setting(params.denoiser, params.sampler, params.seed, params.num_threads)
-    if isinstance(params.init, ConsistencyInit):
-        _check_grid("init.loss", params.init.loss, params)
-    experiment, prepare = params.causal_forcing, params.prepare
-    for name in experiment.inits():
-        with_path("causal_forcing", experiment.units, name, setting, SelfForcing(params.sampler), params.evaluate)
-    _check_grid("causal_forcing.consistency", experiment.consistency, params)
-    most = min(prepare.num_test // 2, prepare.num_train)
-    _require(
-        experiment.num_clips <= most,
-        f"causal_forcing.num_clips must be at most half of prepare.num_test, and prepare.num_train: "
-        f"{experiment.num_clips} and {most}",
-    )
-
-
-def _check_measured(params: Params, ablation: Ablation) -> None:
-    """What measures its teachers reaches as far as it must."""
-    for objective in ablation.objectives():
-        path = f"ablation.schedules.{objective.schedule}"
-        try:
-            train, evaluate, spread = params.ablation_units(objective)
-        except ValueError as error:
-            raise ConfigError(f"ablation: {error}") from error
-        native = train.denoiser.schedule
-        if evaluate.bits is not None:
-            with_path(path, evaluate.bits.levels, native)
-        (low, high), (least, most) = native.range, (spread.adaptive.low, spread.adaptive.high)
-        _require(
-            low <= least and most <= high,
-            f"{path} must reach the log-SNRs from {least} to {most}, over which losses are compared, got "
-            f"{low:.4f} to {high:.4f}",
-        )
+        require(count <= available, f"{path} must be at most {of}: {count} and {available}")
 
 
 def _check_i3d(evaluate: Evaluate) -> None:
     """The file is that of the checksum: DVC, which sees parameters alone, then notices another one."""
     path, wanted = PROJECT / str(evaluate.i3d_path), str(evaluate.i3d_sha256)
-    _require(path.is_file(), f"evaluate.i3d_path must be a file, got {path}")
+    require(path.is_file(), f"evaluate.i3d_path must be a file, got {path}")
     digest = digest_of(path)
-    _require(digest == wanted.lower(), f"evaluate.i3d_sha256 must be that of {path}, {digest}, got {wanted}")
-
-
-def with_path(path: str, check: Callable[..., Any], *arguments: Any) -> None:
-    """Run a check of the library; put the dotted path before what it says."""
-    try:
-        check(*arguments)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _same(path: str, given: Collection[str], rule: str, wanted: Collection[str]) -> None:
-    """Raises ConfigError unless both have the same entries; names what is missing and what is too much."""
-    missing, extra = (", ".join(sorted(set(a) - set(b))) for a, b in ((wanted, given), (given, wanted)))
-    wrong = [f"{name} {entries}" for name, entries in (("missing", missing), ("too much", extra)) if entries]
-    _require(not wrong, f"{path} must be exactly {rule}: {'; '.join(wrong)}")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
+    require(digest == wanted.lower(), f"evaluate.i3d_sha256 must be that of {path}, {digest}, got {wanted}")

@@ -5,7 +5,7 @@ A field whose type is a Protocol is chosen from a registry by the key `name`; ev
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any
@@ -102,3 +102,24 @@ class Schema:
 @cache
 def _adapter(kind: Any) -> TypeAdapter:
     return TypeAdapter(kind, config=STRICT)
+
+
+def with_path(path: str, check: Callable[..., Any], *arguments: Any) -> None:
+    """Run a check of the library; put the dotted path before what it says."""
+    try:
+        check(*arguments)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def same(path: str, given: Collection[str], rule: str, wanted: Collection[str]) -> None:
+    """Raises ConfigError unless both have the same entries; names what is missing and what is too much."""
+    missing, extra = (", ".join(sorted(set(a) - set(b))) for a, b in ((wanted, given), (given, wanted)))
+    wrong = [f"{name} {entries}" for name, entries in (("missing", missing), ("too much", extra)) if entries]
+    require(not wrong, f"{path} must be exactly {rule}: {'; '.join(wrong)}")
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises ConfigError with this message unless it holds."""
+    if not holds:
+        raise ConfigError(message)

@@ -45,7 +45,7 @@ class Task:
 def main(params: Params) -> None:
     """Trajectories, then every way to begin, then their table; exit code 1 when one of them failed."""
     experiment = params.causal_forcing
-    check_inputs(ARTIFACTS, also=tuple(TEACHERS.values()))
+    check_inputs(ARTIFACTS, teachers=tuple(TEACHERS))
     setting = Setting(params.denoiser, params.sampler, params.seed, num_threads=1)
     given = {name: ARTIFACTS / name for name in NEEDED} | {n: ARTIFACTS / path for n, path in TEACHERS.items()}
     stored = {name: Task((unit,), given) for name, unit in experiment.trajectories(setting).items()}

@@ -50,7 +50,7 @@ def main(params: Params) -> None:
     from pipeline.reporting.cells import as_text, read_cells
     from pipeline.reporting.page import write_report
 
-    check_inputs(ARTIFACTS, also=tuple(f"teacher/{name}" for name in TEACHERS))
+    check_inputs(ARTIFACTS, teachers=tuple(TEACHERS))
     tasks = tasks_of(params, ARTIFACTS)
     updates = {key: num_updates(task) for key, task in tasks.items()}
     outcome = run_all(make, tasks, updates, name="grid", noun="cells")

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from pipeline.interfaces import Progress
-from pipeline.unit import Work, run_unit
+from pipeline.unit import Work, digest_of, run_unit
 from sweeps.parallel import OnShare, Run, in_parallel
 
 PARTS = ("unit", "metrics", "timing")  # files of a unit
@@ -89,25 +89,29 @@ class InTurn:
         return directory
 
 
-def check_inputs(artifacts: Path, *, also: tuple[str, ...] = ()) -> None:
-    """Whether the run has made what students are trained on and measured by, and these other artifacts.
+def check_inputs(artifacts: Path, *, teachers: tuple[str, ...] = ()) -> None:
+    """Whether the run has made what students are trained on and measured by, and these teachers.
 
     Raises:
         FileNotFoundError: one of them is missing.
-        ValueError: one is of older code.
+        ValueError: one is of older code, or a teacher speaks other latents.
     """
     from pipeline.models.clip_encoder import load_clip_encoder
     from pipeline.models.codec import load_codec
+    from pipeline.models.denoiser import load_denoiser
     from pipeline.models.digit_reader import load_digit_reader
 
-    for name in (*NEEDED, *also):
-        if not (artifacts / name).is_dir():
-            raise FileNotFoundError(f"{artifacts / name} must be there: {FIRST}")
+    paths = [artifacts / "teacher" / name for name in teachers]
+    for path in (*(artifacts / name for name in NEEDED), *paths):
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} must be there: {FIRST}")
     for load, name in ((load_codec, "codec"), (load_clip_encoder, "features"), (load_digit_reader, "features")):
         try:
             load(artifacts / name)
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{artifacts / name} must be made by the code of today: {FIRST}") from error
+    for path in paths:
+        load_denoiser(path, latents=digest_of(artifacts / "codec" / "codec.json"))
 
 
 def about(made: Mapping[Any, Made], failed: Mapping[Any, str]) -> dict[str, Any]:

@@ -123,6 +123,16 @@ def test_artifacts_of_older_code_are_refused_before_any_work(tmp_path, artifacts
         ablate_diffusion.check_inputs(tmp_path)
 
 
+def test_a_teacher_of_other_latents_is_refused_before_any_work(tmp_path, artifacts):
+    for name in ("prepare", "features", "teacher"):
+        (tmp_path / name).symlink_to(artifacts / name)
+    (tmp_path / "codec").mkdir()
+    save_codec(new_codec(CodecSpec(), (1, 16, 16)), tmp_path / "codec")
+    ablate_diffusion.check_inputs(tmp_path)
+    with pytest.raises(ValueError, match=r"must speak the latents of the codec: .*causal was trained on"):
+        ablate_diffusion.check_inputs(tmp_path, teachers=("causal", "bidirectional"))
+
+
 def test_teachers_differ_in_the_objective_alone():
     params = parse_params(raw())
     causal = params.teacher_unit("causal")
