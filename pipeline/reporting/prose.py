@@ -2,8 +2,10 @@
 
 from html import escape
 
+from pipeline.records import DamagedRecordError, Record
 from pipeline.reporting.goals import best_student
-from pipeline.reporting.read import Study, lookup
+from pipeline.reporting.read import Study, cell_of, is_on_trajectories, lookup
+from pipeline.training.init import FromTeacher, Untrained
 
 CAPTIONS = {  # what to see in each figure
     "overview": """Two clips of every checkpoint under two real ones, and its two chief numbers. A good clip keeps
@@ -28,13 +30,18 @@ and under DMD or GAN a student's loss need not fall, since its critic learns too
     "corruptions": """Real clips, spoilt on purpose. The distance should rise with every defect that the eye sees;
 one whose curve is flat is one that FVD cannot judge here.""",
 }
+UNTRAINED = {  # the works of stage init that train nothing
+    Untrained.__name__: "random weights",
+    FromTeacher.__name__: "the weights of the causal teacher as they are",
+}
 TITLE = "Which divergence does each method &times; loss of autoregressive video diffusion minimise?"
 LEDE = """<p class="lede">A training run is a cell of a grid. The <em>method</em> says how the student's frames come
 about: from real frames at some noise, or by its own rollout. The <em>loss</em> says what pulls them towards the
 data. Here is every checkpoint of one run, held against real clips that none of them has seen.</p>"""
 GRID = """<p>What a cell minimises follows from its loss, which says what is compared, and its method, which says
-of which clips. Coloured: the checkpoints of this run, in their cells. On figures, DF is diffusion forcing, frames
-at noise levels of their own; SF is self forcing, the student's own rollout.</p>"""
+of which clips. Coloured: the checkpoints of this run, in their cells. On figures, TF is teacher forcing, one frame
+after real ones; DF is diffusion forcing, frames at noise levels of their own; SF is self forcing, the student's own
+rollout; CD is consistency distillation.</p>"""
 COST = """<p>A student that needs two teachers has cost what they cost. So every row says what its own training took
 and, under &ldquo;in all&rdquo;, what everything took that it was made from. Operations are those that torch
 counted in the training of denoisers; clips and codec are in the seconds alone, evaluation in neither.</p>"""
@@ -82,13 +89,28 @@ motion; test clips show digits that no network was trained on, and are longer.</
 <li><strong>features</strong>: the networks that judge, a clip encoder for FVD and a reader of digits, learn from
 a third set of digits and are frozen.</li>
 <li><strong>codec</strong>: an autoencoder of frames. Everything after it works in its latents.</li>
-<li><strong>teacher</strong>: diffusion forcing with L2, every frame at a noise level of its own. Students start
-from the causal teacher; the bidirectional one sees whole clips and gives the score of real data.</li>
+<li><strong>teacher</strong>: diffusion forcing with L2, every frame at a noise level of its own. The causal one
+is what students grow from; the bidirectional one sees whole clips and gives the score of real data.</li>
+<li><strong>init</strong>: where the students of distill start: {beginning(study.stage("init"))}.</li>
 <li><strong>distill</strong>: few-step causal students, trained on noised real frames.</li>
 <li><strong>rollout</strong>: the same students, trained on what they generate themselves, by the very procedure
 that samples them.</li>
 <li><strong>evaluate</strong>: every checkpoint against the test clips.</li></ol>
 <p class="faint">Student updates: {updates}.</p>"""
+
+
+def beginning(init: Record) -> str:
+    """What stage init made; HTML."""
+    if "cell" not in init.metrics:
+        kind = lookup(init, "work.type").rpartition(".")[2]
+        if kind not in UNTRAINED:
+            raise DamagedRecordError(f"{init.directory / 'record.json'}: no beginning is called {kind}")
+        return UNTRAINED[kind]
+    method, loss = (name.replace("_", " ") for name in cell_of(init))
+    by = f"{escape(method)} with {escape(loss)}"
+    if is_on_trajectories(init):
+        by = "regression on the ends of a teacher's trajectories"
+    return f"the causal teacher's weights after {lookup(init, 'metrics.student_updates'):,} updates by {by}"
 
 
 def trust(study: Study) -> str:

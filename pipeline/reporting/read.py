@@ -98,7 +98,9 @@ def read_study(reports: Path) -> Study:
         raise DamagedRecordError(
             f"{reports} must hold the records of one profile, found: {', '.join(sorted(profiles)) or 'no record'}"
         )
-    makers = {artifact_digest(record): record for record in found if record.products}
+    made = [(artifact_digest(record), record) for record in found if record.products]
+    # Of a copy and its original, the original made it.
+    makers = {digest: record for digest, record in made if digest not in record.inputs.values()}
     chains = {record.name: _chain(record, makers) for record in found}
     records = sorted(found, key=lambda record: (_depth(record, makers), record.name))
     measured = [record for record in records if record.stage == "evaluate"]
@@ -124,7 +126,7 @@ def artifact_digest(record: Record) -> str:
 
 def cell_of(trained: Record) -> Cell:
     """The point of the grid that a unit trained. Raises DamagedRecordError when the grid has none of that name."""
-    if lookup(trained, "metrics.cell.method") == OnTrajectories.__name__:
+    if is_on_trajectories(trained):
         return Cell(REGRESSION[lookup(trained, "work.method.context")], "kd")
     axes = {"method": METHODS, "loss": LOSSES}
     names = {}
@@ -136,9 +138,19 @@ def cell_of(trained: Record) -> Cell:
     return Cell(**names)
 
 
+def is_on_trajectories(trained: Record) -> bool:
+    """Whether it regressed on the stored trajectories of a teacher."""
+    return lookup(trained, "metrics.cell.method") == OnTrajectories.__name__
+
+
 def short_name(cell: Cell) -> str:
-    """For figures: the method's initials and the loss, like SF×DMD."""
-    return "".join(word[0] for word in cell.method.split("_")).upper() + TIMES + cell.loss.upper()
+    """For figures: initials of the method, and of a loss of several words, like SF×DMD or TF×CD."""
+    loss = _initials(cell.loss) if "_" in cell.loss else cell.loss
+    return f"{_initials(cell.method)}{TIMES}{loss}".upper()
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("_"))
 
 
 def lookup(record: Record, path: str) -> Any:

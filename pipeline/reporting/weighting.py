@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.diffusion.schedule import SCHEDULES, Schedule
 from pipeline.diffusion.weighting import WEIGHTINGS, Weighting, is_monotone
 from pipeline.losses import LOSSES
-from pipeline.reporting.read import Checkpoint, Study, lookup, rebuild
+from pipeline.reporting.read import Checkpoint, Study, is_on_trajectories, lookup, rebuild
 from pipeline.reporting.style import FAINT, WIDE, colours, new_figure, save
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def objectives(study: Study) -> dict[Objective, list[Checkpoint]]:
     """Every different one, and the checkpoints whose training had it: a teacher's own, or that of a fake score."""
     found: dict[Objective, list[Checkpoint]] = {}
     for checkpoint in study.checkpoints:
-        if "weighting" in lookup(checkpoint.trained, "work.loss"):
+        is_at_few_levels = is_on_trajectories(checkpoint.trained)  # of a sampler: no density
+        if "weighting" in lookup(checkpoint.trained, "work.loss") and not is_at_few_levels:
             found.setdefault(_objective(checkpoint), []).append(checkpoint)
     return found
 

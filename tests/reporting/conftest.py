@@ -13,6 +13,7 @@ import pytest
 from pipeline.data.moving_digits import MovingDigits
 from pipeline.diffusion.schedule import FlowMatching
 from pipeline.evaluation.bits import BitsPerDimension
+from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.gan import Gan
 from pipeline.losses.l2 import L2
@@ -24,16 +25,24 @@ from pipeline.streams import numpy_stream
 from pipeline.unit import as_plain
 
 NUM_CLIPS, NUM_FRAMES = 8, 16
+SCORE = {"teacher": "teacher@bidirectional"}
 CELLS = {  # stage, item -> method, loss, attention, made from
     ("teacher", "causal"): ("DiffusionForcing", "L2", "causal", {}),
     ("teacher", "bidirectional"): ("DiffusionForcing", "L2", "full", {"init": "teacher@causal"}),
-    ("distill", "dmd"): ("DiffusionForcing", "Dmd", "causal", {"init": "teacher@causal"}),
-    ("distill", "gan"): ("DiffusionForcing", "Gan", "causal", {"init": "teacher@causal"}),
-    ("rollout", "dmd"): ("SelfForcing", "Dmd", "causal", {"init": "distill@dmd"}),
-    ("rollout", "gan"): ("SelfForcing", "Gan", "causal", {"init": "distill@gan"}),
+    ("init", ""): (
+        "TeacherForcing",
+        "ConsistencyDistillation",
+        "causal",
+        {"init": "teacher@causal", "teacher": "teacher@causal"},
+    ),
+    ("distill", "dmd"): ("DiffusionForcing", "Dmd", "causal", {"init": "init", **SCORE}),
+    ("distill", "gan"): ("DiffusionForcing", "Gan", "causal", {"init": "init", **SCORE}),
+    ("rollout", "dmd"): ("SelfForcing", "Dmd", "causal", {"init": "distill@dmd", **SCORE}),
+    ("rollout", "gan"): ("SelfForcing", "Gan", "causal", {"init": "distill@gan", **SCORE}),
 }
-LOSSES = {"L2": L2(), "Dmd": Dmd(), "Gan": Gan()}
-TASTE = {"teacher@causal": 0.5, "teacher@bidirectional": 0.3, "distill@dmd": 1.6, "distill@gan": 1.3}
+LOSSES = {"L2": L2(), "ConsistencyDistillation": ConsistencyDistillation(), "Dmd": Dmd(), "Gan": Gan()}
+WITH_CRITIC = ("Dmd", "Gan")
+TASTE = {"teacher@causal": 0.5, "teacher@bidirectional": 0.3, "init": 1.4, "distill@dmd": 1.6, "distill@gan": 1.3}
 
 
 class Bench:
@@ -83,40 +92,37 @@ class Bench:
     def write_cell(self, stage: str, item: str, index: int) -> None:
         """A trained checkpoint, and what was measured of it."""
         method, loss, attention, origin = CELLS[stage, item]
-        made_from = {"codec": "codec", **origin} | ({"teacher": "teacher@bidirectional"} if loss != "L2" else {})
+        name, file_name = (mark.join(filter(None, (stage, item))) for mark in "@-")
+        has_critic = loss in WITH_CRITIC
         self.write(
             stage,
             item,
             {
                 "student_updates": 1000 * (index + 1),
-                "critic_updates": 0 if loss == "L2" else 5000 * (index + 1),
+                "critic_updates": 5000 * (index + 1) if has_critic else 0,
                 "clips_seen": 64_000 * (index + 1),
                 "flops": 10**14 * (index + 1),
                 "parameters": 412_345,
                 "cell": {"method": method, "loss": loss},
             },
             seconds=100.0 * (index + 1),
-            made_from=made_from,
+            made_from={"codec": "codec", **origin},
             work={
+                "type": "pipeline.training.cell.TrainCell",
                 "denoiser": as_plain(DenoiserSpec(BackboneSpec(attention=attention), schedule=FlowMatching(2.0))),
                 "loss": as_plain(LOSSES[loss]),
                 "training": {"adaptive": None},
                 "seed": 0,
             },
-            curve=training_curve(index, has_critic=loss != "L2"),
+            curve=training_curve(index, has_critic=has_critic),
         )
-        distance = TASTE.get(f"{stage}@{item}", 0.8 if item == "dmd" else 1.0)
+        distance = TASTE.get(name, 0.8 if item == "dmd" else 1.0)
         directory = self.write(
             "evaluate",
-            f"{stage}-{item}",
+            file_name,
             measured(distance, index) | ({"bits_per_dim": bits_per_dim(distance)} if loss == "L2" else {}),
             seconds=30.0,
-            made_from={
-                "clips": "prepare",
-                "features": "features",
-                "codec": "codec",
-                "student": f"{stage}@{item}",
-            },
+            made_from={"clips": "prepare", "features": "features", "codec": "codec", "student": name},
             work={
                 "num_frames": NUM_FRAMES // 2,
                 "sampler": {"num_steps": 16 if loss == "L2" else 4},

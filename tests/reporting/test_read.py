@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipeline.grid import Cell
+from pipeline.grid import Cell, cells
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.likelihood import absence
 from pipeline.reporting.read import TIMES, artifact_digest, read_study, short_name
@@ -23,14 +23,16 @@ def test_study_orders_checkpoints_by_what_they_are_made_from(reports):
     study = read_study(reports)
     assert [checkpoint.name for checkpoint in study.checkpoints] == [
         "teacher@causal",
+        "init",
         "teacher@bidirectional",
         "distill@dmd",
         "distill@gan",
         "rollout@dmd",
         "rollout@gan",
     ]
-    assert [checkpoint.label for checkpoint in study.checkpoints][:3] == [
+    assert [checkpoint.label for checkpoint in study.checkpoints][:4] == [
         f"DF{TIMES}L2 causal",
+        f"TF{TIMES}CD",
         f"DF{TIMES}L2 bidirectional",
         f"DF{TIMES}DMD",
     ]
@@ -39,7 +41,7 @@ def test_study_orders_checkpoints_by_what_they_are_made_from(reports):
 def test_study_lists_every_unit_after_what_it_reads(reports):
     study = read_study(reports)
     made = {artifact_digest(record): index for index, record in enumerate(study.records)}
-    assert len(study.records) == 15
+    assert len(study.records) == 17
     for index, record in enumerate(study.records):
         assert all(made[digest] < index for digest in record.inputs.values())
 
@@ -51,6 +53,7 @@ def test_study_follows_a_chain_to_its_beginning_without_the_networks_that_judge(
         "codec",
         "teacher@causal",
         "teacher@bidirectional",
+        "init",
         "distill@gan",
         "rollout@gan",
     }
@@ -62,8 +65,9 @@ def test_study_knows_from_which_checkpoint_another_started(reports):
     origins = {c.name: origin.name for c in study.checkpoints if (origin := study.origin_of(c))}
     assert origins == {
         "teacher@bidirectional": "teacher@causal",
-        "distill@dmd": "teacher@causal",
-        "distill@gan": "teacher@causal",
+        "init": "teacher@causal",
+        "distill@dmd": "init",
+        "distill@gan": "init",
         "rollout@dmd": "distill@dmd",
         "rollout@gan": "distill@gan",
     }
@@ -83,6 +87,9 @@ def test_artifact_digest_is_that_of_the_directory_on_disk(reports, tmp_path):
 
 def test_short_name_is_initials_and_loss():
     assert short_name(Cell("self_forcing", "gan")) == f"SF{TIMES}GAN"
+    assert short_name(Cell("teacher_forcing", "consistency_training")) == f"TF{TIMES}CT"
+    labels = [short_name(cell) for cell in cells()]
+    assert len(set(labels)) == len(labels)
 
 
 def test_study_names_a_damaged_record(reports):
@@ -137,7 +144,8 @@ def test_a_student_is_compared_with_its_origin_sampled_alike(reports):
     assert "teacher@causal few steps" in found
     assert found["teacher@causal few steps"].label.endswith("L2 few steps")
     origins = {name: origin.name for name, c in found.items() if (origin := study.origin_of(c))}
-    assert origins["distill@dmd"] == origins["distill@gan"] == "teacher@causal few steps"
+    assert origins["init"] == "teacher@causal few steps"
+    assert origins["distill@dmd"] == origins["distill@gan"] == "init"
     assert origins["teacher@bidirectional"] == "teacher@causal"
     missing = absence(found["teacher@causal few steps"])
     assert missing == ("not measured", "no sampler moves the bound: see teacher@causal")

@@ -55,11 +55,11 @@ def test_grid_names_method_loss_and_what_it_claims(rows):
 
 
 def test_grid_sums_the_cost_of_all_ancestors_once(rows):
-    # teacher@causal 1, teacher@bidirectional 2, distill@dmd 3, rollout@dmd 5; codec and clips have no counter
-    assert rows["rollout@dmd"]["flops"] == 5 * 10**14
-    assert rows["rollout@dmd"]["flops_with_ancestors"] == (1 + 2 + 3 + 5) * 10**14
+    # teachers 1 and 2, init 3, distill@dmd 4, rollout@dmd 6; codec and clips have no counter
+    assert rows["rollout@dmd"]["flops"] == 6 * 10**14
+    assert rows["rollout@dmd"]["flops_with_ancestors"] == (1 + 2 + 3 + 4 + 6) * 10**14
     clips_and_codec = 5.0 + 70.0
-    assert rows["rollout@dmd"]["seconds_with_ancestors"] == clips_and_codec + 100 + 200 + 300 + 500
+    assert rows["rollout@dmd"]["seconds_with_ancestors"] == clips_and_codec + 100 + 200 + 300 + 400 + 600
     assert rows["teacher@causal"]["seconds_with_ancestors"] == clips_and_codec + 100
 
 
