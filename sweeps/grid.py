@@ -66,11 +66,11 @@ def tasks_of(params: Params, artifacts: Path) -> dict[Cell, Task]:
     origins = {attention: artifacts / "teacher" / name for name, attention in TEACHERS.items()}
     tasks = {}
     for method, entry in params.grid.methods.items():
-        start = params.start_unit(entry.attention)
-        tasks[Cell(method, START)] = Task(start, origins[entry.attention], artifacts)
-    for cell in params.grid.cells():
-        if cell.excluded is None:
-            tasks[cell] = Task(params.cell_units(cell), origins[cell.attention], artifacts)
+        origin = origins[entry.attention]
+        tasks[Cell(method, START)] = Task(params.start_unit(entry.attention), origin, artifacts)
+        for cell in (Cell(method, loss) for loss in params.grid.losses):
+            if cell.excluded is None:
+                tasks[cell] = Task(params.cell_units(cell), origin, artifacts)
     return tasks
 
 
