@@ -96,8 +96,8 @@ def fail_in_one(task, on_share):
 def test_the_grid_has_a_row_a_cell_and_one_a_start(made):
     rows = table("cells.csv")
     assert all(len(of_cell) == 1 for of_cell in rows.values())
-    in_order = [[Cell(m, grid.START), *(cell for cell in ASKED if cell.method == m)] for m in STARTS]
-    assert list(rows) == sum(in_order, [])
+    groups = [[Cell(m, grid.START), *(cell for cell in ASKED if cell.method == m)] for m in STARTS]
+    assert list(rows) == [cell for group in groups for cell in group]
     updates = {cell: row["student_updates"] for cell, (row,) in rows.items()}
     assert {updates.pop(Cell(method, grid.START)) for method in STARTS} == {"0"}
     assert set(updates.values()) == {str(ROLLOUT["num_steps"])}
