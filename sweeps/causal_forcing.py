@@ -21,16 +21,6 @@ from sweeps.runner import NEEDED, InTurn, Made, Outcome, about, check_inputs, en
 TEACHERS = {name: f"teacher/{name}" for name in CONTEXTS}
 # Of the time, by what a unit's name ends with; trajectories are there when a way to begin asks for them.
 SHARES = {"train": 0.0, "heldout": 0.0, "student": 0.3, "measured": 0.1, "residual": 0.01, ROLLED: 0.5}
-SHOWN = {
-    "init": "init",
-    "updates": "updates",
-    "residual_causal": "causal ends",
-    "residual_bidirectional": "full ends",
-    "excess": "FVD",
-    "rollout_excess": "FVD + DMD",
-    "first_to_second": "same digit",
-    "rollout_first_to_second": "same + DMD",
-}
 Row = dict[str, Any]
 
 
@@ -43,7 +33,10 @@ class Task:
 
 
 def main(params: Params) -> None:
-    """Trajectories, then every way to begin, then their table; exit code 1 when one of them failed."""
+    """Trajectories, every way to begin, their table, and the report; exit code 1 when one of them failed."""
+    from pipeline.reporting.beginnings import as_text, read_beginnings
+    from pipeline.reporting.page import write_report
+
     experiment = params.causal_forcing
     check_inputs(ARTIFACTS, teachers=tuple(TEACHERS))
     setting = Setting(params.denoiser, params.sampler, params.seed, num_threads=1)
@@ -58,7 +51,8 @@ def main(params: Params) -> None:
     outcome = run_all(make, tasks, updates, name="causal-forcing", noun="inits")
     if outcome.made:
         write(experiment, params, outcome, REPORTS / "causal_forcing")
-        print(as_text([init_row(name, made) for name, made in outcome.made.items()]), flush=True)
+        print(as_text(read_beginnings(REPORTS)), flush=True)
+        print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
     end_if_failed(outcome, noun="inits")
 
 
@@ -137,19 +131,6 @@ def residual_rows(name: str, made: Made) -> list[Row]:
             for index, value in by_frame
         ]
     return rows
-
-
-def as_text(rows: list[Row]) -> str:
-    """The table of the terminal."""
-    import pandas as pd
-
-    shown = pd.DataFrame([{title: row[column] for column, title in SHOWN.items()} for row in rows])
-    legend = (
-        "ends: squared distance of the student's answers from the ends of held-out trajectories of the causal\n"
-        "and of the full teacher, as a share of their variance. FVD: above its floor. same digit: in the first\n"
-        "two frames. + DMD: after self forcing."
-    )
-    return f"{shown.to_string(index=False, float_format=lambda value: f'{value:.3f}')}\n\n{legend}"
 
 
 if __name__ == "__main__":

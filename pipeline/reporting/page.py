@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.records import DamagedRecordError
 from pipeline.reporting import prose, sections
+from pipeline.reporting.beginnings import beginnings
 from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.markup import STYLE, moving, picture, still, warned
@@ -34,12 +35,13 @@ def write_report(reports: Path, *, profile: str) -> Path:
     shutil.rmtree(figures, ignore_errors=True)
     drawn = draw_all(study, figures)
     page = reports / "index.html"
-    replace_file(page, page_of(study, drawn, every_cell(study, reports), objectives(study, reports)))
+    experiments = {**beginnings(study, reports), **objectives(study, reports)}
+    replace_file(page, page_of(study, drawn, every_cell(study, reports), experiments))
     return page
 
 
-def page_of(study: Study, drawn: dict[str, Path], cells: list[str], ablation: dict[str, list[str]]) -> str:
-    """The whole page; what every cell came to, and the section of an ablation, where they were run."""
+def page_of(study: Study, drawn: dict[str, Path], cells: list[str], experiments: dict[str, list[str]]) -> str:
+    """The whole page; what every cell came to, and the sections of experiments, where they were run."""
 
     def figure(name: str, said: str = "") -> str:
         return picture(drawn[name], warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip()))
@@ -65,7 +67,7 @@ def page_of(study: Study, drawn: dict[str, Path], cells: list[str], ablation: di
         "Kinds of failure": [figure("support"), figure("drift")],
         "Cost": [prose.COST, sections.cost(study), figure("cost"), sections.seconds(study)],
         "Training": [figure("weighting", explained(study)), figure("training")],
-        **ablation,
+        **experiments,
         "Provenance": [prose.PROVENANCE, sections.provenance(study)],
     }
     ids = {title: title.lower().replace(" ", "-") for title in parts}
