@@ -252,7 +252,7 @@ def draw_beginnings(found: Beginnings, study: Study, path: Path) -> Path:
     return save(figure, path, study)
 
 
-def _look(init: str) -> dict[str, str]:
+def _look(init: str) -> dict[str, Any]:
     """The colour and the marker of a way to begin, whichever others there are."""
     rank = list(NAMES).index(init)
     return {"color": HUES[rank], "marker": MARKERS[rank], "label": NAMES[init]}
