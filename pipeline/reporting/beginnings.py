@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.reporting.claims import NORMAL_95
 from pipeline.reporting.columns import COLUMNS
