@@ -121,10 +121,14 @@ def read_cells(reports: Path) -> Cells:
     with reading(path):
         about = json.loads(path.read_text())
         grid = about["params"]
-        cells = [Cell(method, loss) for method in grid["methods"] for loss in grid["losses"]]
-        for name, known in (*((c.method, METHODS) for c in cells), *((c.loss, LOSSES) for c in cells)):
+        for name, known in (*((m, METHODS) for m in grid["methods"]), *((n, LOSSES) for n in grid["losses"])):
             if name not in known:
                 raise ValueError(f"the grid has no {name}; known: {', '.join(known)}")
+        methods, losses = (
+            tuple(name for name in known if name in grid[axis])
+            for axis, known in (("methods", METHODS), ("losses", LOSSES))
+        )
+        cells = [Cell(method, loss) for method in methods for loss in losses]
         failed = {Cell(*name.split("-")): reason for name, reason in about["failed"].items()}
         named = {name: about[name] for name in ("profile", "codec")}
         named |= {name: grid[name] for name in ("num_clips", "training")}
@@ -135,13 +139,13 @@ def read_cells(reports: Path) -> Cells:
     rows = {Cell(row.method, row.loss): row for row in read_rows(path, CellRow)}
     excluded = {cell: reason for cell in cells if (reason := cell.excluded)}
     trained = {cell: rows[cell] for cell in cells if cell in rows}
-    starts = {method: rows[Cell(method, START)] for method in grid["methods"] if Cell(method, START) in rows}
+    starts = {method: rows[Cell(method, START)] for method in methods if Cell(method, START) in rows}
     with reading(path):
         told = {*trained, *failed, *excluded}
         silent = [name_of(cell) for cell in cells if cell not in told]
         if silent or not trained:
             raise ValueError(f"it has no row of {', '.join(silent) or 'any cell'}")
-    return Cells(tuple(grid["methods"]), tuple(grid["losses"]), trained, starts, curves, failed, excluded, **named)
+    return Cells(methods, losses, trained, starts, curves, failed, excluded, **named)
 
 
 def answer(found: Cells) -> list[str]:
