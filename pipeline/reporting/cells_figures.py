@@ -148,7 +148,7 @@ def draw_cell_curves(found: Cells, study: Study, path: Path) -> Path:
     figure.set_layout_engine("none")  # the constrained one measures every label of every panel, twice
     axes = figure.subplots(
         len(found.losses), len(found.methods), squeeze=False, sharex=True,
-        gridspec_kw={"left": 0.12, "right": 0.96, "wspace": 0.42, "hspace": 0.6,
+        gridspec_kw={"left": 0.15, "right": 0.96, "wspace": 0.42, "hspace": 0.6,
                      "top": 1 - head / height, "bottom": FOOT / height},
     )  # fmt: skip
     how: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "weight": "bold"}
@@ -156,7 +156,7 @@ def draw_cell_curves(found: Cells, study: Study, path: Path) -> Path:
         for axis, method in zip(line, found.methods, strict=True):
             _draw_curve(axis, found, Cell(method, loss))
         name = textwrap.fill(loss.replace("_", " "), LINE_LEN)
-        line[0].annotate(name, (0, 0.5), xytext=(-24, 0), ha="right", va="center", fontsize=8, **how)
+        line[0].annotate(name, (0, 0.5), xytext=(-36, 0), ha="right", va="center", fontsize=8, **how)
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.annotate(method.replace("_", " "), (0.5, 1), xytext=(0, 17), ha="center", fontsize=9, **how)
     figure.text(0.54, 0.06 / height, "step", ha="center", fontsize=8)
