@@ -9,10 +9,10 @@ import torch
 from scipy.optimize import minimize, root
 
 from pipeline.data.processes_mixture import GaussianMixture
-from pipeline.laboratory.divergences import FORWARD_KL, REVERSE_KL, Clips, Divergence, noised_student, value_of
 from pipeline.laboratory.objectives import OBJECTIVES, Objective, Value
-from pipeline.laboratory.quadrature import CHECK, COARSE, FINE, Precision, clean, normal_nodes
-from pipeline.models.linear_gaussian import Chain, Form, check_student
+from pipeline.laboratory.quadrature import CHECK, COARSE, FINE, Precision
+from pipeline.laboratory.reached import Standing
+from pipeline.models.linear_gaussian import Form, check_student
 from pipeline.rules import at_least, one_of
 
 Vector = np.ndarray  # of the student's parameters, in the order of their names
@@ -109,8 +109,7 @@ class Laboratory:
         self.data, self.student, self.num_pixels = data, student, num_pixels
         self.form = check_student(student, data.num_frames)
         self._optima: dict[str, list[Vector]] = {}
-        levels = clean(data.num_frames)
-        self._clips = Clips(data, levels, normal_nodes(data.num_frames, CHECK, quadratic=data.num_components == 1))
+        self._standing = Standing(data, num_pixels=num_pixels)
 
     def predictions(self) -> Iterator[tuple[str, Prediction]]:
         """Of every objective that is known for these data, by name."""
@@ -153,33 +152,22 @@ class Laboratory:
         moved = np.linalg.pinv(curvature, rcond=FLAT) @ (check.slope(best) - fine.slope(best))
         flat = bool(sizes.min() < FLAT * sizes.max())
         others = [self._optimum(objective, at, check) for at in optima[1:]]
+        optimum = self._optimum(objective, best, fine)
+        reached = self._standing.of(self.form, optimum.parameters)
         return Prediction(
-            best=self._optimum(objective, best, fine),
+            best=optimum,
             others=() if flat else tuple(others),
             is_field=objective.is_field,
             integration_error=float(np.abs(moved).max()),
             flat=flat,
-            forward_kl=self._kl(FORWARD_KL, best),
-            reverse_kl=self._kl(REVERSE_KL, best),
-            kept=self._kept(best),
+            forward_kl=reached.forward_kl,
+            reverse_kl=reached.reverse_kl,
+            kept=reached.kept,
         )
 
     def _optimum(self, objective: Objective, at: Vector, search: _Search) -> Optimum:
         value = None if objective.is_field else self.num_pixels * search.both(at)[0]
         return Optimum(dict(zip(self.form.names, at.tolist(), strict=True)), value)
-
-    def _kl(self, divergence: Divergence, at: Vector) -> float | None:
-        if _is_degenerate(at, self.form):
-            return None
-        return self.num_pixels * value_of(divergence, self._clips, self._chain(at)).item()
-
-    def _kept(self, at: Vector) -> tuple[float, ...]:
-        x = noised_student(self._chain(at), self._clips.levels).points(self._clips.nodes.z)[0]
-        posterior = self.data.posterior(x[:, 0])
-        return tuple((self._clips.nodes.weights[:, None] * posterior).sum(0).tolist())
-
-    def _chain(self, at: Vector) -> Chain:
-        return self.form.chain(*torch.from_numpy(at))
 
 
 def _search(
@@ -210,10 +198,6 @@ def _search(
     finest = _newton(precisions[FINE], optima[0], rough.curvature(optima[0]))
     assert finest is not None, "the best optimum is lost at the finest precision"
     return [_canonical(finest, form), *optima[1:]]
-
-
-def _is_degenerate(at: Vector, form: Form) -> bool:
-    return any(x < SAME**2 for name, x in zip(form.names, at, strict=True) if name.startswith("s"))
 
 
 def _newton(search: _Search, at: Vector, curvature: np.ndarray) -> Vector | None:
@@ -260,6 +244,11 @@ def _starts(data: GaussianMixture, form: Form) -> list[Vector]:
             part = GaussianMixture(shares / shares.sum(), data.means[list(group)], data.factors[list(group)])
             starts.extend(_from_moments(part, form, scale) for scale in SCALES)
     return starts
+
+
+def moments(data: GaussianMixture, form: Form) -> list[float]:
+    """The parameters of a student that has those of the first two frames of data."""
+    return _from_moments(data, form, 1.0).tolist()
 
 
 def _from_moments(data: GaussianMixture, form: Form, scale: float) -> Vector:

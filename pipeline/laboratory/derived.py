@@ -1,0 +1,111 @@
+"""What is said of a cell: by the sources, and by derivation, as the name of a predicted objective."""
+
+from pipeline.diffusion.noise_levels import Independent
+from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting
+from pipeline.laboratory.objectives import DIVERGENCES, SID_ALPHAS
+from pipeline.losses.dmd import Dmd
+from pipeline.losses.f_distill import FDistill
+from pipeline.losses.gan import Gan
+from pipeline.losses.kd import Kd
+from pipeline.losses.l2 import L2
+from pipeline.losses.loss import Loss
+from pipeline.losses.sid import EXACT_ALPHA, Sid
+from pipeline.methods.bidirectional import Bidirectional
+from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.method import Method
+from pipeline.methods.self_forcing import SelfForcing
+from pipeline.methods.teacher_forcing import TeacherForcing
+
+CLEAN = 1e-3  # levels up to here are as good as none
+NONE = "none"  # claimed: of no divergence
+WEIGHTINGS: dict[Weighting, str] = {
+    Elbo(): "elbo",
+    PredictionL2("eps"): "eps",
+    PredictionL2("flow_velocity"): "flow",
+}
+GAN_OBJECTIVES = {"saturating": "jensen_shannon", "non_saturating": "softened_reverse_kl"}
+
+
+def claimed(method: Method, loss: Loss) -> str | None:
+    """What "Everything is KL minimization" (Ogata) claims, row by row of its table; None where it says nothing.
+
+    A divergence there is one of clean frames. It leaves SiD "under construction".
+    """
+    match method, loss:
+        case (Bidirectional() | TeacherForcing() | DiffusionForcing(), L2()):
+            return "forward_kl"
+        case (SelfForcing(), Dmd()):
+            return "reverse_kl"
+        case (DiffusionForcing(), Dmd()):
+            return NONE
+        case (SelfForcing(), Gan()):
+            return "jensen_shannon"
+        case _:
+            return None
+
+
+def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str | None:
+    """The objective whose optimum or fixed point the cell has by derivation; None where none is predicted.
+
+    tied: whether frames share parameters, which is where a detached context tells.
+    """
+    if isinstance(loss, L2):
+        return _of_l2(method, loss, num_frames)
+    if isinstance(loss, Kd):
+        return "wasserstein" if num_frames == 1 else None
+    name = _of_law(loss)
+    if name is None or num_frames == 1:
+        return name
+    match method:
+        case Bidirectional() | SelfForcing(detach_context=False):
+            return name
+        case SelfForcing():
+            is_known = isinstance(loss, Dmd) and name.startswith("reverse_kl")
+            return f"self_forcing_detached_{name}" if is_known else None if tied else name
+        case TeacherForcing():
+            return f"teacher_forcing_{name}" if name.startswith(tuple(DIVERGENCES)) else None
+        case DiffusionForcing(noise_levels=Independent(clean_probability=0.0, first_clean_probability=None)):
+            return name
+        case _:
+            return None
+
+
+def _of_l2(method: Method, loss: L2, num_frames: int) -> str | None:
+    weighting = WEIGHTINGS.get(loss.weighting)
+    if weighting is None or loss.first_weight != 1:
+        return None
+    match method:
+        case _ if num_frames == 1:
+            return f"l2_{weighting}_bidirectional"
+        case Bidirectional():
+            return f"l2_{weighting}_bidirectional"
+        case TeacherForcing():
+            return f"l2_{weighting}_teacher_forcing"
+        case DiffusionForcing(noise_levels=Independent(clean_probability=0.0, first_clean_probability=None)):
+            return f"l2_{weighting}_diffusion_forcing_causal"
+        case _:
+            return None
+
+
+def _of_law(loss: Loss) -> str | None:
+    """Where the whole law of the student's clips is judged, at one level a clip."""
+    match loss:
+        case Dmd(normaliser=False, guidance=1.0, regression_weight=0.0, score_level="shared"):
+            return _averaged(f"entropy_{loss.entropy_weight:g}" if loss.entropy_weight else "reverse_kl", loss)
+        case Gan(score_level="shared") if loss.objective in GAN_OBJECTIVES:
+            return _averaged(GAN_OBJECTIVES[loss.objective], loss)
+        case FDistill(normaliser=False, score_level="shared") if loss.f_divergence in DIVERGENCES:
+            return _averaged(loss.f_divergence, loss)
+        case Sid(normaliser=False, score_level="shared"):
+            if loss.alpha == EXACT_ALPHA:
+                return "fisher_averaged_x0"
+            return f"sid_{loss.alpha:g}" if loss.alpha in SID_ALPHAS else None
+        case _:
+            return None
+
+
+def _averaged(name: str, loss: Dmd | Gan | FDistill) -> str:
+    if loss.level_max <= CLEAN:
+        return name
+    space = "score" if isinstance(loss, Gan) else loss.space
+    return f"{name}_averaged{'_x0' if space == 'x0' else ''}"

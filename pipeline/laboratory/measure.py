@@ -1,0 +1,140 @@
+"""One measurement: train a student of few parameters on a process of known density, and see where it settles."""
+
+import dataclasses
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from pipeline.data.processes import Process
+from pipeline.data.processes_mixture import GaussianMixture, IndependentPixels
+from pipeline.diffusion.autoregress import Sampler
+from pipeline.interfaces import Progress
+from pipeline.laboratory.critics import CRITICS, Solved, exact_critics, learned_critics
+from pipeline.laboratory.laws import detached, judged_law
+from pipeline.laboratory.optima import moments
+from pipeline.laboratory.reached import Standing
+from pipeline.laboratory.students import DenoisingStudent, GeneratingStudent
+from pipeline.losses.add import Add
+from pipeline.losses.dmd import Dmd
+from pipeline.losses.f_distill import FDistill
+from pipeline.losses.gan import Gan
+from pipeline.losses.kd import Kd
+from pipeline.losses.l2 import L2
+from pipeline.losses.loss import CriticLoss, Loss
+from pipeline.losses.sid import Sid
+from pipeline.methods.bidirectional import Bidirectional
+from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.method import Method
+from pipeline.methods.self_forcing import SelfForcing
+from pipeline.methods.teacher_forcing import TeacherForcing
+from pipeline.models.linear_gaussian import STUDENTS, LinearGaussianSpec, LinearGaussianStudent, check_student
+from pipeline.rules import at_least, one_of
+from pipeline.streams import stream, stream_seed
+from pipeline.training.loop import TrainingSpec, TrainState, train
+from pipeline.unit import Metrics
+
+MEASURED = (L2, Dmd, Gan, Sid, FDistill, Add, Kd)  # losses that ask nothing but frames of one step, or a denoiser
+ONE_STEP = Sampler(num_steps=1)  # of students that make their frames
+SETTLED = 0.25  # last share of the steps, over which parameters are averaged
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Train `student` on `process` by `method` x `loss` through the training loop of the main chain.
+
+    A loss on data meets the denoiser of the student's own law, at the levels of the continuum; any other loss the
+    frames that the student makes in one step. It starts from the first two moments of data. critics: "exact", the
+    closed forms at every step; "learned", small networks of `critic_width`, for what is said of the student.
+    num_clips: of data, drawn once.
+    """
+
+    process: Process
+    student: str
+    method: Method
+    loss: Loss
+    critics: str
+    training: TrainingSpec
+    seed: int
+    num_threads: int = 1
+    num_clips: int = 2**19
+    critic_width: int = 64
+
+    def __post_init__(self) -> None:
+        check_student(self.student, self.process.num_frames)
+        one_of(CRITICS, critics=self.critics)
+        at_least(1, num_clips=self.num_clips, critic_width=self.critic_width)
+        if self.loss.needs_target and not self.method.provides_target:
+            raise ValueError(
+                f"method must provide a target for the loss {type(self.loss).__name__}, got "
+                f"{type(self.method).__name__}"
+            )
+        if not isinstance(self.loss, MEASURED):
+            known = ", ".join(kind.__name__ for kind in MEASURED)
+            raise ValueError(f"loss must be one of {known}, got {type(self.loss).__name__}")
+        if self.critics == "learned" and not isinstance(self.loss, CriticLoss):
+            raise ValueError(f"critics must be exact for a loss that trains none, got {type(self.loss).__name__}")
+        if isinstance(self.method, SelfForcing) and self.method.sampler.num_steps != 1:
+            raise ValueError(f"sampler.num_steps must be 1 here, got {self.method.sampler.num_steps}")
+        if self.critics == "learned" and isinstance(self.method, TeacherForcing):
+            raise ValueError("critics must be exact under teacher forcing: small ones see whole clips alone")
+
+    @property
+    def makes_frames(self) -> bool:
+        """Whether the student is a generator: its loss is not the denoising loss on data."""
+        return not self.loss.bounds_likelihood
+
+    def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:  # noqa: ARG002
+        """Train anew, and report the parameters every `report_every` steps.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        torch.set_num_threads(self.num_threads)
+        torch.manual_seed(stream_seed(self.seed, "weights"))
+        law, config = self.process.law, self.training
+        own = self._start(law)
+        state, loss, method = self._state(own, law)
+        clips = IndependentPixels(law).sample(self.num_clips, stream(self.seed, "clips"))
+        path: list[dict[str, float]] = []
+        yield Progress(0, config.num_steps)
+        for report in train(state, clips, method=method, loss=loss, seed=self.seed):
+            path.append(parameters_of(own))
+            if report.step % config.report_every == 0 or report.step == config.num_steps:
+                values = {name: value.item() for name, value in report.metrics.items()}
+                yield Progress(report.step, config.num_steps, {**path[-1], **values})
+        settled = mean_of(path[-max(1, round(SETTLED * len(path))) :])
+        reached = Standing(law).of(STUDENTS[self.student], settled)
+        return {"parameters": settled, **dataclasses.asdict(reached)}
+
+    def _start(self, law: GaussianMixture) -> LinearGaussianStudent:
+        spec = LinearGaussianSpec(self.student, law.num_frames)
+        values = dict(zip(STUDENTS[self.student].names, moments(law, STUDENTS[self.student]), strict=True))
+        return LinearGaussianStudent(spec, **values)
+
+    def _state(self, own: LinearGaussianStudent, law: GaussianMixture) -> tuple[TrainState, Loss, Method]:
+        """The student and its critics, and the loss and the method as they meet them."""
+        loss, method = self.loss, self.method
+        if self.makes_frames and isinstance(method, Bidirectional | TeacherForcing | DiffusionForcing):
+            method = dataclasses.replace(method, sampler=ONE_STEP)
+        kind = GeneratingStudent if self.makes_frames else DenoisingStudent
+        student = kind(own, method.attention)
+        if self.critics == "exact":
+            critics = exact_critics(loss, law, lambda: judged_law(method, detached(own.chain), law))
+            loss = cast(Loss, Solved(loss)) if isinstance(loss, CriticLoss) else loss  # its facts are properties
+        else:
+            critics = learned_critics(loss, law, self.critic_width)
+        return TrainState(student, critics, self.training), loss, method
+
+
+def parameters_of(student: LinearGaussianStudent) -> dict[str, float]:
+    """By name; a standard deviation has no sign."""
+    values = {name: student.values[name].item() for name in STUDENTS[student.spec.student].names}
+    return {name: abs(value) if name.startswith("s") else value for name, value in values.items()}
+
+
+def mean_of(path: list[dict[str, float]]) -> dict[str, float]:
+    """Of every parameter over some steps."""
+    return {name: sum(at[name] for at in path) / len(path) for name in path[0]}

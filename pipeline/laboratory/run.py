@@ -1,0 +1,169 @@
+"""The laboratory as it is run: which cells are measured on which processes, and by which rules they are judged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.data.processes import PROCESSES, LinearGaussian
+from pipeline.diffusion.autoregress import Sampler
+from pipeline.diffusion.noise_levels import Independent
+from pipeline.laboratory.critics import CRITICS
+from pipeline.laboratory.exposure import Exposure
+from pipeline.laboratory.hidden_noise import HiddenNoise
+from pipeline.laboratory.measure import Measure
+from pipeline.laboratory.verdicts import Rules
+from pipeline.losses.dmd import Dmd
+from pipeline.losses.l2 import L2
+from pipeline.losses.loss import Loss
+from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.method import Method
+from pipeline.methods.self_forcing import SelfForcing
+from pipeline.methods.teacher_forcing import TeacherForcing
+from pipeline.rules import above, at_least, one_of, within
+from pipeline.training.loop import TrainingSpec
+
+STUDENT_OF = {"A": "gaussian", "B": "gaussian", "C": "frame_by_frame", "D": "frame_by_frame", "L": "tied"}
+
+
+@dataclass(frozen=True)
+class LaboratoryCell:
+    """A method with a loss, measured on processes with exact critics, and on some of them with learned ones."""
+
+    method: Method
+    loss: Loss
+    processes: tuple[str, ...]
+    learned: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.processes:
+            raise ValueError("processes must name at least one, got none")
+        for name in self.processes:
+            one_of(PROCESSES, processes=name)
+        for name in self.learned:
+            one_of(self.processes, learned=name)
+        if isinstance(self.method, DiffusionForcing) and not isinstance(self.method.noise_levels, Independent):
+            raise ValueError(f"method.noise_levels must be independent here, got {self.method.noise_levels}")
+
+
+class Key(NamedTuple):
+    """One measurement: a cell by its name, a process, what the critics are, and the seed."""
+
+    cell: str
+    process: str
+    critics: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ExposureRun:
+    """Students of x_f = slope x_{f-1} + noise, of variance 1, rolled out by a sampler that adds hidden noise.
+
+    Trained on data by teacher forcing and by diffusion forcing, whose contexts then are noised, by each of
+    `context_variances`; and by self forcing with dmd, which meets the hidden noise in training.
+    """
+
+    slope: float = 0.9
+    hidden_variance: float = 0.05
+    context_variances: tuple[float, ...] = (0.05, 0.1, 0.2)
+    trained_frames: int = 4
+    num_frames: int = 24
+    num_rollouts: int = 65536
+
+    def __post_init__(self) -> None:
+        within(-1, 1, open_low=True, open_high=True, slope=self.slope)
+        at_least(0, hidden_variance=self.hidden_variance)
+        above(0, **{f"context_variances[{k}]": value for k, value in enumerate(self.context_variances)})
+        at_least(2, trained_frames=self.trained_frames, num_frames=self.num_frames, num_rollouts=self.num_rollouts)
+
+    def sampler(self, context_variance: float = 0.0) -> Sampler:
+        """One step a frame after one frame of context, noised by sigma^2 / alpha^2 = context_variance."""
+        ratio = context_variance**0.5
+        step = HiddenNoise(self.hidden_variance**0.5)
+        return Sampler(num_steps=1, step=step, window=1, context_noise=ratio / (1 + ratio))
+
+    def units(self, training: TrainingSpec, seed: int, num_clips: int) -> dict[str, Exposure]:
+        """By the name of what is rolled out."""
+        process = LinearGaussian((self.slope,), self.trained_frames)
+        own = self.sampler()
+
+        def unit(method: Method, loss: Loss, sampler: Sampler) -> Exposure:
+            measure = Measure(process, "tied", method, loss, "exact", training, seed, num_clips=num_clips)
+            return Exposure(measure, sampler, self.num_frames, self.num_rollouts)
+
+        dmd = Dmd(space="score", normaliser=False)
+        return {
+            "teacher_forcing": unit(TeacherForcing(), L2(), own),
+            "diffusion_forcing": unit(DiffusionForcing(), L2(), own),
+            **{
+                f"diffusion_forcing-context_{variance:g}": unit(DiffusionForcing(), L2(), self.sampler(variance))
+                for variance in self.context_variances
+            },
+            "self_forcing": unit(SelfForcing(own, detach_context=False), dmd, own),
+            "self_forcing-detached": unit(SelfForcing(own), dmd, own),
+        }
+
+
+@dataclass(frozen=True)
+class LaboratoryRun:
+    """Cells, how long each trains, and the rules of the verdict, which stand before the run.
+
+    processes: to which the cells are held, of those that they name.
+    training: with exact critics. learned_training: with learned ones, which lag behind a student that moves fast.
+    batch_size of both is of clips of one pixel. num_clips: of data, from which batches are drawn.
+    """
+
+    cells: dict[str, LaboratoryCell]
+    training: TrainingSpec
+    learned_training: TrainingSpec
+    processes: tuple[str, ...] = tuple(PROCESSES)
+    rules: Rules = field(default_factory=Rules)
+    exposure: ExposureRun = field(default_factory=ExposureRun)
+    num_seeds: int = 3
+    num_clips: int = 2**19
+    critic_width: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise ValueError("cells must name at least one, got none")
+        if not self.processes:
+            raise ValueError("processes must name at least one, got none")
+        for name in self.processes:
+            one_of(PROCESSES, processes=name)
+        at_least(1, num_seeds=self.num_seeds, num_clips=self.num_clips, critic_width=self.critic_width)
+        for name, training in (("training", self.training), ("learned_training", self.learned_training)):
+            if training.adaptive is not None:
+                raise ValueError(f"{name}.adaptive must be null: it is for neural students alone")
+        for key in self.keys_of(0):
+            try:
+                self.measure(key)
+            except ValueError as error:
+                raise ValueError(f"cells.{key.cell} on {key.process}: {error}") from error
+
+    def keys(self, seed: int) -> Iterator[Key]:
+        """Every measurement; seeds are counted from `seed`."""
+        for number in range(self.num_seeds):
+            yield from self.keys_of(seed + number)
+
+    def keys_of(self, seed: int) -> Iterator[Key]:
+        """Those of one seed."""
+        for name, cell in self.cells.items():
+            for critics in CRITICS:
+                for process in cell.processes if critics == "exact" else cell.learned:
+                    if process in self.processes:
+                        yield Key(name, process, critics, seed)
+
+    def measure(self, key: Key) -> Measure:
+        """The work of one measurement."""
+        cell = self.cells[key.cell]
+        training = {"exact": self.training, "learned": self.learned_training}[key.critics]
+        return Measure(
+            PROCESSES[key.process],
+            STUDENT_OF[key.process],
+            cell.method,
+            cell.loss,
+            key.critics,
+            training,
+            key.seed,
+            num_clips=self.num_clips,
+            critic_width=self.critic_width,
+        )
