@@ -19,6 +19,8 @@ from pipeline.diffusion.weighting import WEIGHTINGS, Weighting
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.evaluation.features import TrainFeatures
 from pipeline.grid_run import GridRun
+from pipeline.laboratory.measure import ONE_STEP
+from pipeline.laboratory.run import LaboratoryRun
 from pipeline.losses import LOSSES
 from pipeline.losses.loss import Loss
 from pipeline.methods import METHODS
@@ -106,9 +108,17 @@ def parse_params(raw: Any) -> Params:
         DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": sampler},
     }
     students = Schema(REGISTRIES, {**schema.derived, **few_step})
+    one_frame = {"chunk_len": 1, "sampler": None}  # of the laboratory, whose students make a frame in one step
+    one_step = {
+        Bidirectional: {"sampler": None},
+        TeacherForcing: one_frame,
+        DiffusionForcing: one_frame,
+        SelfForcing: {"sampler": ONE_STEP},
+    }
+    schemas = {StudentParams: students, GridRun: students, LaboratoryRun: Schema(REGISTRIES, one_step)}
     for name, kind in sections.items():
         if name not in built:
-            built[name] = (students if kind in (StudentParams, GridRun) else schema).build(kind, raw[name], name)
+            built[name] = schemas.get(kind, schema).build(kind, raw[name], name)
     params = Params(**built)
     check_combinations(params)
     return params

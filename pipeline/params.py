@@ -12,6 +12,7 @@ from pipeline.evaluation.features import TrainFeatures
 from pipeline.evaluation.loss_spread import LossSpread
 from pipeline.grid import Cell
 from pipeline.grid_run import CellUnits, GridRun
+from pipeline.laboratory.run import LaboratoryRun
 from pipeline.losses import LOSSES
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
@@ -92,6 +93,7 @@ class Params:
     ablation: Ablation
     grid: GridRun
     causal_forcing: CausalForcing
+    laboratory: LaboratoryRun
 
     def codec_unit(self) -> TrainCodec:
         """The work of stage codec."""

@@ -167,6 +167,11 @@ def causal_forcing(call: Call) -> int:
     return call.run("python", "-m", "sweeps.causal_forcing", cwd=workspace)
 
 
+def laboratory(call: Call) -> int:
+    workspace = workspace_of(call)
+    return call.run("python", "-m", "sweeps.laboratory", cwd=workspace)
+
+
 def ui(call: Call) -> int:
     return dashboard.serve(workspace_of(call), call.env, call.port)
 
@@ -189,6 +194,10 @@ TASKS: dict[str, Task] = {
     ),
     "causal-forcing": Task(
         causal_forcing, "begin a causal student in four ways, then compare what they lead to", "causal-forcing",
+        has_profile=True,
+    ),
+    "laboratory": Task(
+        laboratory, "measure on processes of known density which divergence every cell minimises", "laboratory",
         has_profile=True,
     ),
     "bench": Task(bench, "time the training step and the rollout", "bench", passes_on="the benchmark"),

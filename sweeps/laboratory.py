@@ -1,0 +1,175 @@
+"""Measure on processes of known density which divergence every cell minimises: python -m sweeps.laboratory
+
+Interrupted, it goes on where it was; a second call finds everything made.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Params
+from pipeline.data.processes import PROCESSES
+from pipeline.laboratory.conclude import Conclusion, conclude, optima_of, over_cells
+from pipeline.laboratory.exposure import Exposure, predicted_variance
+from pipeline.laboratory.measure import Measure
+from pipeline.laboratory.predict import Predict
+from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryRun
+from pipeline.unit import as_plain, replace_file, write_json
+from stages.entry import REPORTS, stage
+from sweeps.parallel import OnShare
+from sweeps.runner import InTurn, Made, about, end_if_failed, run_all
+
+PREDICTED, EXPOSURE = "predicted", "exposure"  # in the place of a cell
+PREDICTION_STEPS = 4000  # of the bar, for the predictions of one process
+SHOWN = ("cell", "process", "critics", "claimed", "verdict", "derived", "derived_verdict", "nearest", "distance")
+OF_THE_BEST = ("forward_kl", "reverse_kl", "integration_error")
+AFTER_THE_FIRST = ("correlation", "reverse_kl_by_frame")
+Row = dict[str, Any]
+Unit = Predict | Measure | Exposure
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the files of a unit say, and its curve."""
+
+    made: Made
+    curve: list[Row]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.made["unit"]["metrics"]
+
+
+def main(params: Params) -> None:
+    """Every prediction and every measurement, and what they say; exit code 1 when one of them failed."""
+    run = params.laboratory
+    tasks = tasks_of(run, params.seed)
+    outcome = run_all(
+        make, tasks, {key: num_updates(work) for key, work in tasks.items()}, name="laboratory", noun="units"
+    )
+    if outcome.made:
+        conclusions = write(run, params, outcome.made, outcome.failed, REPORTS / "laboratory")
+        print(as_text(conclusions), flush=True)
+    end_if_failed(outcome, noun="units")
+
+
+def tasks_of(run: LaboratoryRun, seed: int) -> dict[Key, Unit]:
+    """The predictions first: they take longest."""
+    tasks: dict[Key, Unit] = {}
+    for process in sorted(run.processes, key=lambda name: -PROCESSES[name].num_frames):
+        tasks[Key(PREDICTED, process, "", seed)] = Predict(PROCESSES[process], STUDENT_OF[process])
+    for number in range(seed, seed + run.num_seeds):
+        exposures = run.exposure.units(run.training, number, run.num_clips)
+        tasks |= {Key(EXPOSURE, name, "exact", number): unit for name, unit in exposures.items()}
+    return {**tasks, **{key: run.measure(key) for key in run.keys(seed)}}
+
+
+def num_updates(work: Unit) -> int:
+    """Of the student and of what learns beside it."""
+    if isinstance(work, Predict):
+        return PREDICTION_STEPS
+    if isinstance(work, Exposure):
+        return work.measure.training.num_steps
+    critic_updates = work.loss.critic_updates if work.critics == "learned" else 0
+    return work.training.num_steps * (1 + critic_updates)
+
+
+def make(work: Unit, on_share: OnShare) -> Result:
+    """One unit."""
+    units = InTurn({"unit": 1.0}, on_share)
+    directory = units.make("unit", "laboratory", work, {})
+    curve = directory / "curve.jsonl"
+    rows = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+    return Result(units.made, rows)
+
+
+def write(
+    run: LaboratoryRun, params: Params, made: Mapping[Key, Result], failed: Mapping[Key, str], target: Path
+) -> list[Conclusion]:
+    """Six tables of what was predicted, measured and concluded, and what they were made from: run.json."""
+    measured = {key: result for key, result in made.items() if key.cell not in (PREDICTED, EXPOSURE)}
+    exposed = {key: result for key, result in made.items() if key.cell == EXPOSURE}
+    predicted = {key.process: result.metrics["optima"] for key, result in made.items() if key.cell == PREDICTED}
+    optima = {process: optima_of(found) for process, found in predicted.items()}
+    conclusions = conclude(run, {key: result.metrics for key, result in measured.items()}, optima)
+    tables: dict[str, Iterable[Row]] = {
+        "measured.csv": (measured_row(key, result) for key, result in measured.items()),
+        "curves.csv": ({**key._asdict(), **row} for key, result in measured.items() for row in result.curve),
+        "predicted.csv": (row for process, found in predicted.items() for row in predicted_rows(process, found)),
+        "verdicts.csv": (one.row() for one in conclusions),
+        "claims.csv": over_cells(conclusions),
+        "exposure.csv": (row for key, result in exposed.items() for row in exposure_rows(key, result, run)),
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        replace_file(target / name, as_csv(rows))
+    reasons = {"-".join(map(str, key)): reason for key, reason in failed.items()}
+    said = about({key: result.made for key, result in made.items()}, reasons)
+    about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), **said}
+    write_json(target / "run.json", about_it)
+    return conclusions
+
+
+def measured_row(key: Key, result: Result) -> Row:
+    """What one seed has reached."""
+    metrics = dict(result.metrics)
+    kept = ";".join(f"{share:.6g}" for share in metrics.pop("kept"))
+    seconds = round(result.made["unit"]["timing"]["seconds"], 1)
+    return {**key._asdict(), **metrics.pop("parameters"), **metrics, "kept": kept, "seconds": seconds}
+
+
+def predicted_rows(process: str, found: Mapping[str, Any]) -> list[Row]:
+    """A row for every optimum; the first of an objective is the best."""
+    rows = []
+    for objective, prediction in found.items():
+        for rank, optimum in enumerate([prediction["best"], *prediction["others"]]):
+            about_best = {} if rank else {name: prediction[name] for name in OF_THE_BEST}
+            rows.append(
+                {
+                    "process": process,
+                    "objective": objective,
+                    "rank": rank,
+                    **optimum["parameters"],
+                    "value": optimum["value"],
+                    "is_field": prediction["is_field"],
+                    "flat": prediction["flat"],
+                    **about_best,
+                    "kept": "" if rank else ";".join(f"{share:.6g}" for share in prediction["kept"]),
+                }
+            )
+    return rows
+
+
+def exposure_rows(key: Key, result: Result, run: LaboratoryRun) -> list[Row]:
+    """A row for every frame of the roll-outs of one student."""
+    metrics, name = result.metrics, key.process
+    sampler = run.exposure.units(run.training, key.seed, run.num_clips)[name].sampler
+    rows = []
+    for frame, expected in enumerate(predicted_variance(metrics["parameters"], sampler, run.exposure.num_frames)):
+        after = {column: metrics[column][frame - 1] if frame else None for column in AFTER_THE_FIRST}
+        about_it = {"rollout": name, "seed": key.seed, "frame": frame, **metrics["parameters"]}
+        own = {"mean": metrics["mean"][frame], "variance": metrics["variance"][frame]}
+        rows.append({**about_it, **own, "predicted_variance": expected, **after})
+    return rows
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows)).to_csv(index=False, lineterminator="\n")
+
+
+def as_text(conclusions: list[Conclusion]) -> str:
+    """The table of the terminal, and what all processes say of every claim."""
+    import pandas as pd
+
+    rows = [{column: one.row()[column] for column in SHOWN} for one in conclusions]
+    lines = [f"{row['claim']}: {row['verdict']} ({row['reason']})" for row in over_cells(conclusions)]
+    table = pd.DataFrame(rows).fillna("").to_string(index=False, float_format=lambda value: f"{value:.4f}")
+    return "\n".join([table, "", *lines])
+
+
+if __name__ == "__main__":
+    stage(main)
