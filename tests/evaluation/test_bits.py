@@ -33,7 +33,7 @@ def pixel_codec(mean, std):
 class KnownTeacher(Denoiser):
     """The posterior mean of independent standard normal latents: alpha x_t / (alpha^2 + sigma^2)."""
 
-    def forward(self, x_t, t):
+    def forward(self, x_t, t, end=None):
         alpha, sigma = self.spec.schedule.at(t)
         return alpha * x_t / (alpha**2 + sigma**2)
 
