@@ -72,7 +72,7 @@ def test_a_teacher_without_one_density_shows_in_the_spread(rng):
     """It knows nothing of a frame with clean neighbours: teacher forcing pays for that, lockstep does not."""
 
     class Inconsistent(KnownTeacher):
-        def forward(self, x_t, t):
+        def forward(self, x_t, t, end=None):
             informed = (t > 0).all(1)[:, None, None, None, None]
             return torch.where(informed, super().forward(x_t, t), 0.0)
 
