@@ -16,6 +16,7 @@ from pipeline.laboratory.exposure import Exposure, predicted_variance
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.predict import Predict
 from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryRun
+from pipeline.reporting.read import PROFILE_OF_RESULTS
 from pipeline.unit import as_plain, replace_file, write_json
 from stages.entry import REPORTS, stage
 from sweeps.parallel import OnShare
@@ -52,6 +53,8 @@ def main(params: Params) -> None:
     if outcome.made:
         conclusions = write(run, params, outcome.made, outcome.failed, REPORTS / "laboratory")
         print(as_text(conclusions), flush=True)
+        if params.profile != PROFILE_OF_RESULTS:
+            print(f"\nprofile {params.profile}: these numbers mean nothing", flush=True)
     end_if_failed(outcome, noun="units")
 
 
