@@ -49,6 +49,11 @@ class Schema:
             if inner in self.registries:  # the key is the name
                 return {key: self._choose(inner, key, entry, f"{path}.{key}") for key, entry in entries}
             return {key: self.build(inner, entry, f"{path}.{key}") for key, entry in entries}
+        if typing.get_origin(kind) is tuple and dataclasses.is_dataclass(typing.get_args(kind)[0]):
+            inner = typing.get_args(kind)[0]
+            if not isinstance(raw, list):
+                raise ConfigError(f"{path} must be a list, got {raw!r}")
+            return tuple(self.build(inner, entry, f"{path}[{index}]") for index, entry in enumerate(raw))
         return self._leaf(kind, raw, path)
 
     def _named(self, kind: Any, raw: Any, path: str) -> Any:

@@ -51,6 +51,8 @@ def make_workspace(profile: str, project: Path = PROJECT, root: Path | None = No
 def merged_params(params: str, overlay: str, profile: str) -> str:
     """The text of params.yaml with the overlay's values and the profile's name, comments kept.
 
+    What the overlay chooses by another `name` it gives whole.
+
     Raises:
         ValueError: a key of the overlay that the parameters lack.
     """
@@ -76,10 +78,15 @@ def _merge(values: Any, changes: Any, *, where: str, path: str) -> None:
         dotted = f"{path}{key}"
         if key not in values:
             raise ValueError(f"{where} may only set what params.yaml has: {dotted} is not there")
-        if isinstance(change, dict) and isinstance(values[key], dict):
+        if isinstance(change, dict) and isinstance(values[key], dict) and not _chooses_anew(values[key], change):
             _merge(values[key], change, where=where, path=f"{dotted}.")
         else:
             values[key] = change
+
+
+def _chooses_anew(value: Any, change: Any) -> bool:
+    """Whether a choice by name becomes another one, whose parameters are others."""
+    return "name" in change and change["name"] != value.get("name")
 
 
 def main(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ class Drawing:
     size: tuple[float, float]
     shape: Shape
     more: dict[str, Shape] | None = None
+    squares: tuple[Square, ...] = ()
 
 
 SCHEMA = Schema({Shape: {"square": Square}})
@@ -29,8 +30,8 @@ SCHEMA = Schema({Shape: {"square": Square}})
 
 def test_plain_values_become_what_the_fields_say():
     raw = {"size": [1.0, 2.0], "shape": {"name": "square", "side": 3.0}, "more": {"square": {}}}
-    built = SCHEMA.build(Drawing, raw, "drawing")
-    assert built == Drawing((1.0, 2.0), Square(3.0), {"square": Square(1.0)})
+    built = SCHEMA.build(Drawing, raw | {"squares": [{"side": 4.0}, {}]}, "drawing")
+    assert built == Drawing((1.0, 2.0), Square(3.0), {"square": Square(1.0)}, (Square(4.0), Square(1.0)))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +47,11 @@ def test_plain_values_become_what_the_fields_say():
             {"more": {"square": {"name": "square"}}},
             r"^drawing.more.square.name is not a parameter; known here: side",
         ),
+        ({"squares": {"side": 4.0}}, r"^drawing.squares must be a list, got {'side': 4.0}$"),
+        ({"squares": [{}, {"side": "x"}]}, r"^drawing.squares\[1\].side: .*number, got 'x'$"),
         ({"more": {1: {}}}, r"^drawing.more must be a mapping whose keys are words, got 1$"),
         ({"more": {"square": None}}, r"^drawing.more.square must be a mapping of parameters, got None$"),
-        ({"colour": 1}, r"^drawing.colour is not a parameter; known here: size, shape, more$"),
+        ({"colour": 1}, r"^drawing.colour is not a parameter; known here: size, shape, more, squares$"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, says):

@@ -63,6 +63,16 @@ def test_an_empty_overlay_changes_the_name_alone():
     assert merged_params(PARAMS, "# nothing\n", "smoke") == PARAMS.replace("default", "smoke")
 
 
+def test_another_choice_by_name_is_given_whole_and_the_same_one_is_merged():
+    params = PARAMS + "source: {name: digits, size: 8, speed: 1.0}\n"
+    other = merged_params(params, "source: {name: blob, noise: 0.1}", "smoke")
+    assert YAML(typ="safe").load(other)["source"] == {"name": "blob", "noise": 0.1}
+    same = merged_params(params, "source: {name: digits, size: 12}", "smoke")
+    assert YAML(typ="safe").load(same)["source"] == {"name": "digits", "size": 12, "speed": 1.0}
+    with pytest.raises(ValueError, match=re.escape("source.noise is not there")):
+        merged_params(params, "source: {name: digits, noise: 0.1}", "smoke")
+
+
 def test_an_overlay_may_turn_a_section_off():
     merged = merged_params(PARAMS, "codec: none", "pixels")
     assert YAML(typ="safe").load(merged)["codec"] == "none"
