@@ -186,7 +186,7 @@ def corrupted_sets(
             yield family, level, corruption.apply(video, torch.full((len(video),), float(level)), rng)
     present = np.unique(classes)
     for dropped in CLASSES_DROPPED:
-        kept = torch.from_numpy(np.flatnonzero(np.isin(classes, present[: len(present) - dropped])))
+        kept = torch.from_numpy(np.flatnonzero(np.isin(classes, present[: max(0, len(present) - dropped)])))
         if len(kept) > 0:
             yield "mode_drop", dropped, video[kept[torch.randint(len(kept), (len(video),), generator=rng)]]
     if frames.shape[1] > math.ceil(LONGEST_SPEED * (num_frames - 1)):

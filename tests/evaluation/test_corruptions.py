@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.data.store import to_video
 from pipeline.evaluation.corruptions import (
     CORRUPTIONS,
     PRETEXT,
@@ -92,6 +93,16 @@ def test_sets_of_every_family_have_five_levels_and_the_training_length(rng, stor
     fastest = next(video for family, level, video in sets if (family, level) == ("speed", SPEEDS[-1]))
     expected = torch.from_numpy(frames[:, :16:2].copy()).float() / 127.5 - 1
     torch.testing.assert_close(fastest, expected)
+
+
+def test_no_more_classes_are_dropped_than_there_are(rng, store):
+    frames, classes = np.array(store.clips("test")[:9]), np.repeat([0, 1, 2], 3)
+    dropped = {
+        level: video for family, level, video in corrupted_sets(frames, classes, 8, rng) if family == "mode_drop"
+    }
+    assert list(dropped) == [1, 2]
+    firsts = {clip.numpy().tobytes() for clip in to_video(frames[:3, :8])}
+    assert {clip.numpy().tobytes() for clip in dropped[2]} <= firsts
 
 
 def test_short_clips_have_no_speed_family(rng, store):
