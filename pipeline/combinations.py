@@ -17,7 +17,7 @@ from pipeline.losses.l2 import L2
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
-from pipeline.models.digit_reader import DigitReaderSpec
+from pipeline.models.digit_reader import NUM_CLASSES, DigitReaderSpec
 from pipeline.params import TEACHERS, Checkpoint, Params, TeacherRun
 from pipeline.schema import require, same, with_path
 from pipeline.sweep_combinations import check_consistency_grid, check_sweeps
@@ -176,6 +176,11 @@ def _check_clips(params: Params) -> None:
     encoder = partial(clip_encoder_spec, num_frames=prepare.num_frames, width=features.encoder_width)
     with_path("prepare.source", encoder, empty)
     with_path("prepare.source", DigitReaderSpec, prepare.source.frame_shape[0])
+    num_classes = prepare.source.num_classes
+    require(
+        num_classes <= NUM_CLASSES,
+        f"prepare.source must have at most {NUM_CLASSES} classes, as metric networks have: got {num_classes}",
+    )
     require(
         prepare.heldout_len_factor >= LONGER,
         f"prepare.heldout_len_factor must be at least {LONGER}, the length over which drift is measured: "

@@ -47,6 +47,28 @@ def test_every_profile_is_whole(overlay, tmp_path):
     assert load_params(tmp_path / "params.yaml").profile == overlay.stem
 
 
+def blob(systems):
+    """The default parameters with another source."""
+    params = raw()
+    params["prepare"]["source"] = {"name": "moving_blob", "systems": systems}
+    return params
+
+
+def test_a_source_of_named_systems_is_built_and_refused_with_its_path():
+    system = {"name": "left", "share": 1.0, "start": [-3, 0], "turn": 20.0}
+    assert parse_params(blob([system])).prepare.source.systems[0].start == (-3.0, 0.0)
+    with pytest.raises(ConfigError, match=r"^prepare.source.systems\[0\]: noise must be above 0, got 0.0$"):
+        parse_params(blob([system | {"noise": 0.0}]))
+    with pytest.raises(ConfigError, match=r"^prepare.source.systems\[0\].speed is not a parameter"):
+        parse_params(blob([system | {"speed": 1.0}]))
+
+
+def test_more_classes_than_metric_networks_have_are_refused():
+    systems = [{"name": str(k), "share": 1 / 11, "start": [0.0, 0.0]} for k in range(11)]
+    with pytest.raises(ConfigError, match=r"prepare.source must have at most 10 classes, .*: got 11$"):
+        parse_params(blob(systems))
+
+
 def test_without_a_codec_the_backbone_takes_pixels():
     params = parse_params(changed("codec", None))
     assert (params.denoiser.backbone.channels, params.denoiser.backbone.frame_size) == (1, 16)
