@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.data.moving_blob import described_blob
 from pipeline.data.store import ClipStore, to_uint8
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.evaluation.bits import BitsPerDimension
 from pipeline.evaluation.comparison import ClipSets, compare, compare_fvd
 from pipeline.evaluation.extractors import ByteVideo, InDomainFeatures, TorchScriptI3D, as_pixels
+from pipeline.evaluation.known_density import compare_known_density
 from pipeline.evaluation.latency import sampling_cost
 from pipeline.evaluation.pictures import draw_animation, draw_samples
 from pipeline.evaluation.sampling import SamplingCost, generate_latents, load_student, sample
@@ -133,6 +135,9 @@ class Evaluate:
             done += 1
             yield Progress(done, num_steps)
         metrics["drift_slope"] = metrics["windows"]["slope"]
+        blob = described_blob(store.manifest["source"])
+        if blob is not None:
+            metrics["known_density"] = compare_known_density(blob, sets)
         if self.i3d_path is not None:
             metrics["fvd_i3d"] = self._i3d(inputs["i3d"], sets)
         write_curve(metrics["frames"], "index", "distance", show / "frame_curve.csv")
