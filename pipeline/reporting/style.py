@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipeline.losses import LOSSES
 from pipeline.reporting.read import Checkpoint, Study
@@ -85,7 +85,15 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: Path, study: Study) -> Path:
+@runtime_checkable
+class Warned(Protocol):
+    """What figures are drawn of: a study, or a sweep."""
+
+    @property
+    def warning(self) -> str | None: ...
+
+
+def save(figure: "Figure", path: Path, study: Warned) -> Path:
     """Write it, with the warning of a smoke profile across its head; the same bytes for the same figure."""
     if study.warning:
         figure.suptitle(study.warning, color=WARNING, fontsize=10, fontweight="bold")
