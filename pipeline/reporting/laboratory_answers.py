@@ -1,0 +1,194 @@
+"""What the laboratory found, in sentences made of its numbers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.laboratory.verdicts import Verdict
+from pipeline.losses import LOSSES
+from pipeline.reporting import laboratory_words as words
+from pipeline.reporting.laboratory import EXACT, LEARNED, Judged, Laboratory
+from pipeline.reporting.laboratory_figures import rarest, rolled, with_modes
+from pipeline.reporting.laboratory_tables import Claim
+
+SOURCE = "https://markogata.com/projects/2025/arvideolandscape/"
+READINGS = {  # of the post's claims
+    "table": "read as its table has it, as divergences of clean clips",
+    "text": "read as its text has it, averaged over noise",
+}
+COVERS, LOSES = 0.95, 0.75  # times the share of data from which a rare mode counts as kept, or as lost
+NEXT = re.compile(r"; (?=[\w.-]+ on \w+: )")
+NAME = re.compile(r"[a-z][\w.-]*\w")
+QUESTION = f"""A network that generates video one frame after another can be trained in many ways: the
+<em>method</em> says which frames a new one is conditioned on (real ones: teacher forcing; noisy ones: diffusion
+forcing; the student's own: self forcing), and the <em>loss</em> what pulls them towards the data. The post
+<a href="{SOURCE}">Everything is KL minimization</a> by Mark Ogata says which divergence between model and data each
+pair minimises; here it is measured. Data come from processes whose density is known, and the student is too small
+to fit them, so that every divergence has a best fit of its own, and where training settles says what it
+minimises."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of the table of claims: cells of one kind, what was said of them, and what was found."""
+
+    subject: str
+    claims: list[Claim]  # at most one a reading
+    measured: list[Judged]
+
+
+def rows_of(found: Laboratory) -> list[Row]:
+    """Every claim, its readings together; then the methods and losses of which the post says nothing."""
+    grouped: dict[str, list[Claim]] = {}
+    for claim in found.claims:
+        grouped.setdefault(claim.subject, []).append(claim)
+    subjects = dict.fromkeys(found.subject(row) for row in found.judged if row.critics == EXACT)
+    order = [*grouped, *(subject for subject in subjects if subject not in grouped)]
+    return [Row(subject, grouped.get(subject, []), found.rows_of(subject)) for subject in order]
+
+
+def subject(name: str) -> str:
+    """For people."""
+    method, _, loss = name.partition(" x ")
+    plain, _, switch = loss.partition(" ")
+    said = f"{method.replace('_', ' ')} {words.TIMES} {words.loss(plain)}"
+    return f"{said} {switch.replace('_', '-')}".strip()
+
+
+def minimised(found: Laboratory, rows: Sequence[Judged]) -> list[str]:
+    """Where the cells settled, each objective once."""
+    ends = dict.fromkeys(found.settled_on(row) for row in rows)
+    return [words.objective(end) if end else words.NO_OPTIMUM for end in ends]
+
+
+def reasons(found: Laboratory, claim: Claim) -> list[str]:
+    """Those of a claim, a measurement each, in words."""
+    return [plain(found, one) for one in NEXT.split(claim.reason)]
+
+
+def plain(found: Laboratory, reason: str) -> str:
+    """A reason of the verdicts, with words for the names of cells and objectives."""
+    objectives = {one.objective for one in found.optima}
+
+    def named(match: re.Match[str]) -> str:
+        name = match[0]
+        if name in found.params["cells"]:
+            return words.cell(name)
+        return words.objective(name) if name in objectives else name
+
+    return NAME.sub(named, reason)
+
+
+def ratios(rows: Sequence[Judged]) -> list[float]:
+    """How many times the share of data each cell keeps of the mode that is rarest in data."""
+    found = []
+    for row in rows:
+        if len(row.kept) > 1:
+            number, of_data = rarest(row.process)
+            found.append(row.kept[number] / of_data)
+    return found
+
+
+def span(values: Sequence[float], how: str = ".2g") -> str:
+    """The least and the greatest, once where they read alike."""
+    low, high = (format(end(values), how) for end in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
+def meaning(rows: Sequence[Judged]) -> str:
+    """What it means for choosing a cell: which modes it keeps."""
+    kept = ratios(rows)
+    if not kept:
+        return "Measured on processes of one mode alone."
+    times = f"{span(kept)} times the share that data have of their rarest mode"
+    if min(kept) >= COVERS:
+        return f"Keeps rare modes ({times}): choose it where no kind of clip may be missing."
+    if max(kept) <= LOSES:
+        return f"Loses rare modes ({times}): choose it where every clip counts for more than variety."
+    return f"In between ({times}): the setting of the loss and the data decide."
+
+
+def answer(found: Laboratory) -> list[str]:
+    """The outcome in a few sentences."""
+    return [sentence for sentence in (*_of_claims(found), _of_derived(found), _of_modes(found)) if sentence]
+
+
+def _of_claims(found: Laboratory) -> list[str]:
+    """How many claims hold, by reading, and which share a fate."""
+    rows = [row for row in rows_of(found) if row.claims]
+    readings = list(dict.fromkeys(claim.reading for claim in found.claims))
+    counts = []
+    for reading in readings:
+        verdicts = [claim.verdict for row in rows for claim in row.claims if claim.reading == reading]
+        said = ", ".join(f"{verdicts.count(one.value)} {one.value}" for one in Verdict if one.value in verdicts)
+        counts.append(f"{READINGS.get(reading, reading)}: {said}")
+    fates: dict[str, list[str]] = {}
+    for row in rows:
+        by_verdict: dict[str, list[str]] = {}
+        for claim in row.claims:
+            by_verdict.setdefault(claim.verdict, []).append(claim.reading)
+        alike = len(by_verdict) == 1
+        parts = [verdict if alike else f"{verdict} by the {'/'.join(of)}" for verdict, of in by_verdict.items()]
+        fates.setdefault(", ".join(parts), []).append(subject(row.subject))
+    listed = ". ".join(f"{fate[0].upper()}{fate[1:]}: {', '.join(names)}" for fate, names in fates.items())
+    num_kinds = len(rows)
+    return [f"Of what the post says of {num_kinds} kinds of cells, {'; '.join(counts)}.", f"{listed}."]
+
+
+def _of_derived(found: Laboratory) -> str:
+    rows = [row for row in found.judged if row.critics == EXACT and found.away(row, row.derived) is not None]
+    if not rows:
+        return ""
+    at = [row for row in rows if found.is_at(row, row.derived)]
+    away = max(found.away(row, row.derived) or 0.0 for row in rows)
+    holds = "What this project derives instead holds up: of" if len(at) == len(rows) else "Of"
+    return (
+        f"{holds} {len(rows)} students with exact critics, {len(at)} end within {found.rules.tolerance:g} of the "
+        f"predicted optimum of the objective that is derived for them, the farthest {away:.3f} away."
+    )
+
+
+def learned(found: Laboratory) -> str:
+    """How far cells with learned critics end from where exact ones send them."""
+    parts = []
+    for row in found.judged:
+        away = found.away(row, row.derived) if row.critics == LEARNED else None
+        if away is not None:
+            width = max(row.half_width.values())
+            parts.append(f"{words.cell(row.cell)} on {row.process} {away:.3f} (seeds \u00b1 {width:.3f})")
+    if not parts:
+        return ""
+    return f"With learned critics, the distance from the derived optimum is: {'; '.join(parts)}."
+
+
+def _of_modes(found: Laboratory) -> str:
+    by_loss: dict[str, list[float]] = {}
+    for row in found.judged:
+        if row.critics == EXACT and row.process in with_modes(found):
+            by_loss.setdefault(found.place(row.cell).loss, []).extend(ratios([row]))
+    if not by_loss:
+        return ""
+    parts = [f"{words.loss(loss)} {span(by_loss[loss])}" for loss in LOSSES if loss in by_loss]
+    return (
+        "It matters for what a model forgets: of the mode that is rarest in data, cells keep this many times its "
+        "share: "
+        f"{', '.join(parts)}."
+    )
+
+
+def exposure(found: Laboratory) -> str:
+    """What roll-outs come to, far past the training length."""
+    run = found.params["exposure"]
+    ends = {name: numbers["variance"][-1] for name, numbers in rolled(found).items()}
+    shown = ", ".join(f"{_rolled_words(name)} {value:.2f}" for name, value in ends.items())
+    return (
+        "Data have variance 1 in every frame. The sampler adds noise of variance "
+        f"{run['hidden_variance']:g} to each frame that it makes, "
+        "which a student that is trained on real frames never meets. After "
+        f"{run['num_frames']} frames, trained on {run['trained_frames']}, the variance is: {shown}."
+    )
+
+
+def _rolled_words(name: str) -> str:
+    method, _, variant = name.partition("-")
+    return f"{method.replace('_', ' ')}{', ' if variant else ''}{variant.replace('context_', 'context noise ')}"

@@ -1,0 +1,157 @@
+"""The laboratory in brief, as the report shows it first: the answer, the table of claims and the map of optima."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from pipeline.laboratory.verdicts import Verdict
+from pipeline.reporting import laboratory_answers as answers
+from pipeline.reporting import laboratory_method as method
+from pipeline.reporting import laboratory_words as words
+from pipeline.reporting.columns import NOTHING
+from pipeline.reporting.laboratory import COMMAND, DIRECTORY, Laboratory, read_laboratory
+from pipeline.reporting.laboratory_maps import draw_map, objectives_on
+from pipeline.reporting.laboratory_tables import Claim
+from pipeline.reporting.markup import picture, row_head, table, warned
+from pipeline.reporting.read import Study
+from pipeline.reporting.style import theme
+
+PAGE, PREFIX = "laboratory.html", "laboratory_"
+MARKS = {Verdict.CONFIRMED.value: "\u2713", Verdict.REFUTED.value: "\u2717", Verdict.UNDECIDED.value: "?"}
+OWN_STYLE = """:root { --confirmed: #00704f; --refuted: #b33f00; --undecided: #6b6b75; } @media
+(prefers-color-scheme: dark) { :root { --confirmed: #43c79d; --refuted: #ff9a5c; --undecided: #a0a0ab; } }
+.verdict { font-weight: 700; white-space: nowrap; } .confirmed { color: var(--confirmed); } .refuted { color:
+var(--refuted); } .undecided { color: var(--undecided); } .map { overflow-x: auto; } .map figure img.drawn {
+min-width: 30rem; } .narrow { max-width: 46rem; } .maps { display: grid; grid-template-columns: repeat(auto-fit,
+minmax(min(30rem, 100%), 1fr)); gap: 0 2rem; } .answer li { margin: .4rem 0; } .answer { font-size: 1.05rem;
+padding-left: 1.2rem; } .question { border-top: 1px solid var(--line); margin-top: 2rem; } .question h3 {
+font-size: 1.1rem; margin-top: 1rem; } .question ol { padding-left: 1.4rem; } table.wordy td, table.wordy th {
+text-align: left; white-space: normal; min-width: 0; } table.wordy td { padding-right: .9rem; } table.wordy ul {
+margin: 0; padding-left: 1rem; } td .verdict { display: inline-block; } .number { font-variant-numeric:
+tabular-nums; } @media (max-width: 50rem) { table.wordy caption, table.wordy tbody, table.wordy tr, table.wordy
+th, table.wordy td { display: block; } table.wordy thead { display: none; } table.wordy td { border: 0; padding:
+.15rem 0; } table.wordy td::before { content: attr(data-label) ": "; color: var(--faint); } table.wordy tbody th
+{ border: 0; font-size: 1rem; padding: .9rem 0 .1rem; } table.wordy tr { border-bottom: 1px solid var(--line);
+padding-bottom: .6rem; } }"""
+MAP_CAPTION = """The map of optima. A student is a point; circles are the predicted optima of objectives
+(&ldquo;+5&rdquo;: five more share it; &ldquo;noised&rdquo;: averaged over noise levels), small grey dots those
+that no label names. A line is the training of one seed, smoothed; a filled mark is where a cell has settled,
+with its 95 % interval over seeds: its shape is the method, its colour the loss. Hollow marks: critics that
+learn instead of exact ones."""
+
+
+def in_brief(study: Study, reports: Path) -> dict[str, list[str]]:
+    """The section by its title, and its figure among the others; nothing where the laboratory was never run."""
+    if not (reports / DIRECTORY).exists():
+        return {}
+    found = read_laboratory(reports)
+    directory = reports / "figures"
+    directory.mkdir(exist_ok=True)
+    with theme():
+        drawn = draw_process(found, found.processes[0], directory)
+    said = failures(found)
+    if found.profile != study.profile:
+        text = f"This laboratory is of profile {found.profile}, this page is of {study.profile}"
+        said.insert(0, f'<p class="warning">{text}</p>')
+    link = (
+        f'<a href="{PAGE}">The page of the laboratory</a> has the derivations, every cell, roll-outs and the rules.'
+    )
+    return {
+        "What each cell minimises": [
+            *said,
+            f"<p>{answers.QUESTION}</p>",
+            answer_list(found, with_learned=False),
+            f"<p>{link} <code>{COMMAND}</code> makes it.</p>",
+            claims_table(found, brief=True),
+            narrow(as_map(drawn, warned(found.warning, MAP_CAPTION))),
+        ]
+    }
+
+
+def answer_list(found: Laboratory, *, with_learned: bool = True) -> str:
+    """What was found, a sentence an item."""
+    said = [*answers.answer(found), *([answers.learned(found)] if with_learned else [])]
+    return '<ul class="answer">' + "".join(f"<li>{escape(one)}</li>" for one in said if one) + "</ul>"
+
+
+def failures(found: Laboratory) -> list[str]:
+    """What a reader must know before the numbers."""
+    return [f'<p class="warning">{escape(f"{name} failed: {why}")}</p>' for name, why in found.failed.items()]
+
+
+def draw_maps(found: Laboratory, figures: Path) -> dict[str, Path]:
+    """A map a process; the first names every objective."""
+    return {process: draw_process(found, process, figures) for process in found.processes}
+
+
+def draw_process(found: Laboratory, process: str, figures: Path) -> Path:
+    """Its map of optima."""
+    rows = [row for row in found.judged if row.process == process]
+    named = objectives_on(found, process, rows, every=process == found.processes[0])
+    return draw_map(found, rows, figures / f"{PREFIX}map_{process}.svg", named=named)
+
+
+def narrow(content: str) -> str:
+    """No wider than text: its letters are as large as those around it."""
+    return f'<div class="narrow">{content}</div>'
+
+
+def as_map(path: Path, caption: str) -> str:
+    """A picture of many small letters: it scrolls where the page is narrower than they can be read on."""
+    return f'<div class="map">{picture(path, caption)}</div>'
+
+
+def pill(verdict: str) -> str:
+    """A verdict, in colour and with a mark for those who see none."""
+    if verdict not in MARKS:
+        return NOTHING
+    return f'<span class="verdict {verdict}">{MARKS[verdict]} {verdict}</span>'
+
+
+def claims_table(found: Laboratory, *, brief: bool = False) -> str:
+    """A row a claim: what was said, the verdict by each reading, what holds instead, why, and what it is good for.
+
+    brief: without the reasons, and without cells of which nothing was said.
+    """
+    heads = ["cell", "said to minimise", "minimises", "for choosing a cell", "why"]
+    rows, shown = [], len(heads) - brief
+    for row in answers.rows_of(found):
+        if brief and not row.claims:
+            continue
+        why = [_why(found, claim, several=len(row.claims) > 1) for claim in row.claims]
+        cells = (
+            "".join(_said(claim, several=len(row.claims) > 1) for claim in row.claims) or "the post says nothing",
+            listed([escape(one) for one in answers.minimised(found, row.measured)]),
+            escape(answers.meaning(row.measured)),
+            "".join(why) or NOTHING,
+        )
+        rows.append(("", labelled(answers.subject(row.subject), heads[:shown], cells[: shown - 1])))
+    return table(heads[:shown], rows, caption=warned(found.warning, escape(method.CLAIMS)), kind="wordy")
+
+
+def labelled(title: str, heads: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """Cells that say on a phone, where a row is a card, what they are."""
+    labelled = zip(heads[1:], cells, strict=True)
+    return [row_head(title), *(f'<td data-label="{escape(head)}">{content}</td>' for head, content in labelled)]
+
+
+def _said(claim: Claim, *, several: bool) -> str:
+    by = f"{claim.reading}: " if several else ""
+    return f"<div>{by}{escape(_claimed(claim))} {pill(claim.verdict)}</div>"
+
+
+def _claimed(claim: Claim) -> str:
+    is_averaged = claim.reading == "text" and claim.claimed != "none"
+    return f"{'noise-averaged ' if is_averaged else ''}{words.objective(claim.claimed)}"
+
+
+def _why(found: Laboratory, claim: Claim, *, several: bool) -> str:
+    """The first reason, and the others behind a click."""
+    first, *others = (escape(one) for one in answers.reasons(found, claim))
+    by = f"{claim.reading}: " if several else ""
+    more = f"<details><summary>and {len(others)} more</summary>{listed(others)}</details>" if others else ""
+    return f"<div>{by}{first}{more}</div>"
+
+
+def listed(lines: Sequence[str]) -> str:
+    return lines[0] if len(lines) == 1 else "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"

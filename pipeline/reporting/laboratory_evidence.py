@@ -1,0 +1,130 @@
+"""What students say of the tempting claims: judged, in sentences, and drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pipeline.laboratory.verdicts import Judgement, Parameters, judge, judge_none, over_processes
+from pipeline.reporting import laboratory_words as words
+from pipeline.reporting.laboratory import EXACT, Judged, Laboratory
+from pipeline.reporting.laboratory_figures import draw_clips, draw_fits
+from pipeline.reporting.laboratory_maps import draw_map, hue
+from pipeline.reporting.laboratory_questions import NONE, QUESTIONS, RESTORED, Question
+from pipeline.reporting.style import INK
+
+OF_CLIPS = ("by_frame", "restored")  # questions that two frames of a clip show best
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with the rows that answer it."""
+
+    question: Question
+    rows: list[Judged]
+    judgement: Judgement
+
+
+def answered(found: Laboratory) -> list[Answered]:
+    """The questions of which something was measured, judged by the rules of the verdicts."""
+    results = []
+    for question in QUESTIONS:
+        rows = [row for row in found.judged if row.critics == EXACT and question.speaks(found, row)]
+        rows = [row for row in rows if question.supposed(row.derived) in (NONE, *found.sites[row.process])]
+        if rows:
+            judged = {
+                f"{row.cell} on {row.process}": _judged(found, row, question.supposed(row.derived)) for row in rows
+            }
+            results.append(Answered(question, rows, over_processes(judged)))
+    return results
+
+
+def _judged(found: Laboratory, row: Judged, expected: str) -> Judgement:
+    rule = {"tolerance": found.rules.within(row.critics), "margin": found.rules.margin}
+    optima = found.sites[row.process]
+    if expected == NONE:
+        clips = {name: at for name, at in optima.items() if not name.startswith(RESTORED)}
+        return judge_none(row.point, clips, **rule)
+    return judge(row.point, expected, optima, **rule)
+
+
+def evidence(found: Laboratory, one: Answered) -> list[str]:
+    """A sentence a student: where it ended, how far from what is supposed and from what is derived; HTML."""
+    said = []
+    for row in one.rows:
+        at = ", ".join(f"{name} = {value:.3f}" for name, value in row.at.items())
+        parts = []
+        expected = supposed(one, row)
+        for objective, of in ((expected, "supposed"), (row.derived, "derived")):
+            away = found.away(row, objective) if objective and objective != NONE else None
+            if away is not None and not (of == "derived" and objective == expected):
+                parts.append(f"{away:.3f} from the {of} {words.objective(objective)}")
+        if expected == NONE:
+            parts.insert(0, f"{row.distance:.3f} from the nearest optimum, {words.objective(row.nearest)}")
+        said.append(
+            f"{escape(words.cell(row.cell))} on process {row.process} ends at {escape(at)}: "
+            f"{escape('; '.join(parts))}."
+        )
+    return said
+
+
+def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
+    """What refutes it, or does not: laws where they can be drawn, else a map."""
+    name = one.question.name
+    paths = []
+    process = _most_telling(found, one)
+    rows = [row for row in one.rows if row.process == process]
+    named = {*(supposed(one, row) for row in rows), *(row.derived for row in rows)}
+    others = [
+        row
+        for row in found.judged
+        if row.process == process and row.critics == EXACT and row not in rows and _is_beside(found, row, one)
+    ]
+    named |= {row.derived for row in others}
+    shown = [*rows, *others]
+    if "m" in rows[0].at:
+        fits = _fits(found, rows, one)
+        paths.append(draw_fits(found, process, fits, directory / f"laboratory_{name}_laws.svg"))
+    elif "m1" in rows[0].at:
+        paths.append(draw_clips(found, process, shown, directory / f"laboratory_{name}_laws.svg"))
+    paths.append(draw_map(found, shown, directory / f"laboratory_{name}_map.svg", named=named))
+    return paths
+
+
+def _most_telling(found: Laboratory, one: Answered) -> str:
+    """The process where a student lies farthest from what is supposed; of clips, where their law can be drawn."""
+    rows = one.rows
+    if one.question.name in OF_CLIPS:
+        rows = [row for row in rows if "m1" in row.at] or rows
+    return max(rows, key=lambda row: found.away(row, supposed(one, row)) or row.distance).process
+
+
+def supposed(one: Answered, row: Judged) -> str:
+    """The objective whose optimum the claim expects a row at."""
+    return one.question.supposed(row.derived)
+
+
+def _is_beside(found: Laboratory, row: Judged, one: Answered) -> bool:
+    """Cells of the same loss that make the picture speak."""
+    place, loss = found.place(row.cell), found.place(one.rows[0].cell).loss
+    if place.loss != loss:
+        return False
+    if one.question.name in OF_CLIPS:
+        return place.method == "self_forcing" and "averaged" in row.derived
+    if one.question.name == "detached":
+        return place.method == "self_forcing"
+    return place.method == found.place(one.rows[0].cell).method
+
+
+def _fits(found: Laboratory, rows: Sequence[Judged], one: Answered) -> dict[str, tuple[Parameters, str, Any]]:
+    """Label -> parameters, colour and line: what is supposed dashed, the student in full."""
+    lines = ("-", (0, (4, 1.2)), (0, (1, 1)))
+    fits: dict[str, tuple[Parameters, str, Any]] = {}
+    for row in rows:
+        name = supposed(one, row)
+        label = f"optimum of {words.objective(name, short=True)}"
+        fits[label] = (found.best(row.process)[name], INK, lines[1 + len(fits) % 2])
+    for number, row in enumerate(rows):
+        fits[words.cell(row.cell, short=True)] = (row.at, hue(found, row.cell), lines[number % len(lines)])
+    return fits

@@ -1,0 +1,72 @@
+"""Densities for the pictures of the laboratory: of its processes, and of the students that were fitted to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.data.processes_mixture import GaussianMixture
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Of K Gaussians, over F frames of one pixel: shares (K,), means (K, F), covariances (K, F, F)."""
+
+    shares: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
+
+    def density(self, x: np.ndarray) -> np.ndarray:
+        """At x (..., F)."""
+        total = np.zeros(x.shape[:-1])
+        for share, mean, covariance in zip(self.shares, self.means, self.covariances, strict=True):
+            away = x - mean
+            squared = np.einsum("...i,ij,...j->...", away, np.linalg.inv(covariance), away)
+            total += share * np.exp(-squared / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
+        return total
+
+
+def of_process(name: str, num_frames: int) -> Mixture:
+    """The law of the first frames of a process, by its name. Raises ValueError for one that is not known."""
+    from pipeline.data.processes import PROCESSES
+
+    if name not in PROCESSES:
+        raise ValueError(f"no process is called {name}; known: {', '.join(PROCESSES)}")
+    return _first(PROCESSES[name].law, num_frames)
+
+
+def _first(law: "GaussianMixture", num_frames: int) -> Mixture:
+    factors = law.factors.numpy()
+    covariances = np.einsum("kij,klj->kil", factors, factors)[:, :num_frames, :num_frames]
+    return Mixture(law.shares.numpy(), law.means.numpy()[:, :num_frames], covariances)
+
+
+def mode_shares(name: str) -> tuple[float, ...]:
+    """How much of data each mode of a process has."""
+    return tuple(of_process(name, 1).shares.tolist())
+
+
+def num_frames_of(name: str) -> int:
+    """Of the clips of a process."""
+    from pipeline.data.processes import PROCESSES
+
+    return PROCESSES[name].num_frames
+
+
+def of_student(at: Mapping[str, float]) -> Mixture:
+    """The law of its first frames: N(m, s^2), or x_1 ~ N(m1, s1^2) and x_2 ~ N(c x_1 + m2, s2^2)."""
+    if "m" in at:
+        return Mixture(np.ones(1), np.array([[at["m"]]]), np.array([[[at["s"] ** 2]]]))
+    m1, m2 = at.get("m1", 0.0), at.get("m2", 0.0)
+    first, slope, noise = at["s1"] ** 2, at["c"], at["s2" if "s2" in at else "s"] ** 2
+    covariance = [[first, slope * first], [slope * first, slope**2 * first + noise]]
+    return Mixture(np.ones(1), np.array([[m1, slope * m1 + m2]]), np.array([covariance]))
+
+
+def ellipse(law: Mixture, radius: float, num_points: int = 120) -> np.ndarray:
+    """Points (2, N) of a single Gaussian's two frames at so many standard deviations."""
+    angles = np.linspace(0, 2 * np.pi, num_points)
+    circle = np.stack([np.cos(angles), np.sin(angles)])
+    return law.means[0][:, None] + radius * np.linalg.cholesky(law.covariances[0]) @ circle

@@ -1,0 +1,248 @@
+"""Maps of optima: where objectives have theirs, and the ways of the students of each cell, in two parameters."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.laboratory.verdicts import SAME, Parameters, distance
+from pipeline.losses import LOSSES
+from pipeline.methods import METHODS
+from pipeline.reporting import laboratory_words as words
+from pipeline.reporting.laboratory import EXACT, LEARNED, Judged, Laboratory, plane_of
+from pipeline.reporting.style import FAINT, FLOOR, HUES, INK, MARKERS, new_figure, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 5.4  # inches: a phone shows it as wide as it is
+LEFT, MAP_WIDTH, GAP = 0.62, 2.05, 0.33  # inches: margin, map, and between map and labels
+BOTTOM, TOP, HEAD = 0.5, 0.3, 0.35  # inches: under and over the map, and for a warning
+LEAST_HEIGHT = 3.2  # inches of a map
+LINE = 10.2  # points, of a label
+POINTS = 72  # an inch
+FONT = 7.4
+AXES = {  # of a map
+    "m": "mean m of the student",
+    "s": "standard deviation s of the student",
+    "c": "slope c on the frame before",
+    "s1": "deviation s1 of the first frame",
+    "s2": "deviation s2 of the next frame",
+    "m1": "mean m1 of the first frame",
+    "m2": "shift m2 of the next frame",
+}
+BASIC = ("forward_kl", "reverse_kl", "jensen_shannon", "softened_reverse_kl")
+ENTROPY = "entropy_"
+NEW = 0.3  # share of the newest point in a smoothed way
+MARGIN, LEAST_ROOM = 0.07, 0.015  # around what is on a map: of the range, and at the least
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place on a map, with the objectives whose optimum it is and the cells that ended there."""
+
+    at: Parameters
+    objectives: tuple[str, ...]
+    cells: tuple[Judged, ...]
+    is_local: bool = False  # an optimum of its objective, and not the best
+
+
+def hue(found: Laboratory, cell: str) -> str:
+    """The colour of a cell is that of its loss."""
+    return HUES[list(LOSSES).index(found.place(cell).loss) % len(HUES)]
+
+
+def mark(found: Laboratory, cell: str) -> str:
+    """Its marker is that of its method."""
+    return MARKERS[list(METHODS).index(found.place(cell).method)]
+
+
+def sites_of(found: Laboratory, process: str, rows: Sequence[Judged], named: Collection[str]) -> list[Site]:
+    """The labelled places: of the objectives in `named`, and of cells that ended at none of them."""
+    places: list[tuple[Parameters, list[str]]] = []
+    for name, at in found.best(process).items():
+        if name in named:
+            same = next((names for place, names in places if distance(at, place) <= SAME), None)
+            places.append((at, [name])) if same is None else same.append(name)
+    ended: dict[int, list[Judged]] = {}
+    apart = []
+    for row in rows:
+        goal, within = found.settled_on(row), found.rules.within(row.critics)
+        near = [
+            number for number, (at, names) in enumerate(places) if goal in names and distance(row.at, at) <= within
+        ]
+        if near:
+            ended.setdefault(near[0], []).append(row)
+            continue
+        others = found.sites[process].get(goal, ())[1:] if goal else ()
+        local = [at for at in others if distance(row.at, at) <= within]
+        apart.append(Site(local[0], (goal,), (row,), True) if goal and local else Site(row.at, (), (row,)))
+    return [Site(at, tuple(names), tuple(ended.get(n, ()))) for n, (at, names) in enumerate(places)] + apart
+
+
+def objectives_on(found: Laboratory, process: str, rows: Sequence[Judged], *, every: bool) -> set[str]:
+    """Which objectives are named: all but those of entropy, or those that the cells are about."""
+    best = found.best(process)
+    if every:
+        return {name for name in best if not name.startswith(ENTROPY)}
+    about = {name for row in rows for name in (row.derived, row.claimed, found.settled_on(row)) if name}
+    return {name for name in (*BASIC, *about) if name in best}
+
+
+def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Collection[str]) -> Path:
+    """Of cells on one process. Hollow circles: predicted optima, labelled if `named`, else small and grey.
+
+    Lines: training of every seed. Filled: where it ended, with the interval over seeds.
+    """
+    process = rows[0].process
+    sites = sites_of(found, process, rows, named)
+    plane = plane_of(rows[0].at)
+    sites.sort(key=lambda site: site.at[plane[1]], reverse=True)
+    blocks = [_lines(site) for site in sites]
+    head = HEAD if found.warning else 0.0
+    height = max(LEAST_HEIGHT, sum(len(lines) + 0.35 for lines in blocks) * LINE / POINTS)
+    figure = new_figure(WIDTH, height + BOTTOM + TOP + head)
+    figure.set_layout_engine("none")
+    whole = figure.get_figheight()
+    axis = figure.add_axes((LEFT / WIDTH, BOTTOM / whole, MAP_WIDTH / WIDTH, height / whole))
+    start = LEFT + MAP_WIDTH + GAP
+    beside = figure.add_axes((start / WIDTH, BOTTOM / whole, (WIDTH - start) / WIDTH, height / whole))
+    beside.set(xlim=(0, (WIDTH - start) * POINTS), ylim=(0, height * POINTS))
+    beside.axis("off")
+    others = [at for name, at in found.best(process).items() if name not in named]
+    _draw_ways(axis, found, process, rows, plane)
+    _frame(axis, [*(site.at for site in sites), *(row.at for row in rows)], plane)
+    for at in others:
+        axis.plot(at[plane[0]], at[plane[1]], "o", markersize=2.6, color=FLOOR, zorder=2)
+    for site in sites:
+        if site.objectives:
+            axis.plot(*_in(site.at, plane), "o", markersize=8, mfc="none", mec=INK, mew=1.1, zorder=5)
+    axis.set_xlabel(AXES[plane[0]], fontsize=8)
+    axis.set_ylabel(AXES[plane[1]], fontsize=8)
+    axis.tick_params(labelsize=7.5)
+    _label(axis, beside, sites, blocks, plane, found)
+    return save(figure, path, found)
+
+
+def _in(at: Parameters, plane: tuple[str, str]) -> tuple[float, float]:
+    return at[plane[0]], at[plane[1]]
+
+
+def _frame(axis: "Axes", shown: Sequence[Parameters], plane: tuple[str, str]) -> None:
+    """So much of the plane as holds what is named, and the ways there."""
+    for name, fix in zip(plane, (axis.set_xlim, axis.set_ylim), strict=True):
+        values = [at[name] for at in shown]
+        room = max(MARGIN * (max(values) - min(values)), LEAST_ROOM)
+        fix(min(values) - room, max(values) + room)
+
+
+def _draw_ways(
+    axis: "Axes", found: Laboratory, process: str, rows: Sequence[Judged], plane: tuple[str, str]
+) -> None:
+    ways: dict[tuple[str, str, int], list[Parameters]] = {}
+    for step in found.curves:
+        if step.process == process:
+            ways.setdefault((step.cell, step.critics, step.seed), []).append(step.at)
+    for row in rows:
+        colour = hue(found, row.cell)
+        for (cell, critics, _), way in ways.items():
+            if (cell, critics) == (row.cell, row.critics):
+                style = {EXACT: "-", LEARNED: (0, (1, 1.4))}[critics]
+                line: Any = {"color": colour, "linewidth": 0.9, "alpha": 0.45, "linestyle": style}
+                axis.plot(*smoothed([_in(at, plane) for at in way]), zorder=3, **line)
+        (x, y), (wide, high) = _in(row.at, plane), _in(row.half_width, plane)
+        if math.isfinite(wide + high):  # of one seed there is none
+            axis.errorbar(x, y, xerr=wide, yerr=high, color=colour, linewidth=1, zorder=6)
+        look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour, "mew": 1}
+        axis.plot(x, y, mark(found, row.cell), markersize=4.6, zorder=7, **look)
+
+
+def smoothed(way: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """A running mean of where the parameters were: single updates are noisy. First across, then up."""
+    along: list[tuple[float, float]] = [way[0]]
+    for x, y in way[1:]:
+        along.append((along[-1][0] + NEW * (x - along[-1][0]), along[-1][1] + NEW * (y - along[-1][1])))
+    return [x for x, _ in along], [y for _, y in along]
+
+
+def _lines(site: Site) -> list[tuple[str, Judged | None]]:
+    """What is said of a place: its objective, then the cells that ended there."""
+    lines: list[tuple[str, Judged | None]] = []
+    if site.objectives:
+        simplest = min(site.objectives, key=lambda name: (len(name), name))
+        more = f" (+{len(site.objectives) - 1})" if len(site.objectives) > 1 else ""
+        local = ", local" if site.is_local else ""
+        lines.append((words.objective(simplest, short=True) + local + more, None))
+    for row in site.cells:
+        critics = ", learned" if row.critics == LEARNED else ""
+        lines.append((words.cell(row.cell, short=True) + critics, row))
+    return lines
+
+
+def _label(
+    axis: "Axes",
+    beside: "Axes",
+    sites: Sequence[Site],
+    blocks: Sequence[Sequence[tuple[str, Judged | None]]],
+    plane: tuple[str, str],
+    found: Laboratory,
+) -> None:
+    """Labels in a column, in the order of their places, each with a line that is level on the map: none cross."""
+    from matplotlib.patches import ConnectionPatch
+
+    low, high = axis.get_ylim()
+    edge = axis.get_xlim()[1]
+    height = beside.get_ylim()[1]
+    wanted = [height * (site.at[plane[1]] - low) / (high - low) for site in sites]
+    sizes = [(len(lines) + 0.35) * LINE for lines in blocks]
+    for site, lines, middle, size in zip(sites, blocks, stacked(wanted, sizes, height), sizes, strict=True):
+        top = middle + size / 2 - LINE / 2
+        line: Any = {"color": FLOOR, "linewidth": 0.6, "zorder": 1}
+        x, y = _in(site.at, plane)
+        axis.plot((x, edge), (y, y), **line)
+        beside.add_artist(ConnectionPatch((edge, y), (0, top), "data", "data", axesA=axis, axesB=beside, **line))
+        for number, (text, row) in enumerate(lines):
+            y = top - number * LINE
+            if row is None:
+                bold = "bold" if site.cells else "normal"
+                beside.text(3, y, text, fontsize=FONT, va="center", weight=bold, color=INK if site.cells else FAINT)
+                continue
+            colour = hue(found, row.cell)
+            look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour}
+            beside.plot(9, y, mark(found, row.cell), markersize=4.2, clip_on=False, **look)
+            beside.text(15, y, text, fontsize=FONT, va="center", color=colour)
+
+
+def stacked(wanted: Sequence[float], sizes: Sequence[float], height: float) -> list[float]:
+    """Middles of blocks from the top down, each as near to where it is wanted as the others let it.
+
+    wanted: descending. Blocks that would overlap stand together about the mean of what they want.
+    """
+    groups: list[tuple[list[int], float]] = []  # blocks, and the middle of all
+    for number, middle in enumerate(wanted):
+        groups.append(([number], middle))
+        while True:
+            members, at = groups[-1]
+            size = sum(sizes[k] for k in members)
+            at = min(max(at, size / 2), height - size / 2)
+            groups[-1] = (members, at)
+            if len(groups) < 2:
+                break
+            above, over = groups[-2]
+            if over - sum(sizes[k] for k in above) / 2 >= at + size / 2 - 1e-9:
+                break
+            both = [*above, *members]
+            total = sum(sizes[k] for k in both)
+            offset, middles = total / 2, []
+            for k in both:
+                middles.append(wanted[k] - (offset - sizes[k] / 2))
+                offset -= sizes[k]
+            groups[-2:] = [(both, sum(middles) / len(middles))]
+    found = [0.0] * len(wanted)
+    for members, at in groups:
+        top = at + sum(sizes[k] for k in members) / 2
+        for k in members:
+            found[k] = top - sizes[k] / 2
+            top -= sizes[k]
+    return found
