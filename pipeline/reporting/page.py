@@ -1,6 +1,5 @@
 """The report: one page that needs nothing but itself, the table as CSV, and the figures."""
 
-import shutil
 from html import escape
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from pipeline.reporting import prose, sections
 from pipeline.reporting.beginnings import beginnings
 from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
+from pipeline.reporting.laboratory_brief import OWN_STYLE, PREFIX, in_brief
 from pipeline.reporting.markup import STYLE, moving, picture, still, warned
 from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
@@ -32,21 +32,31 @@ def write_report(reports: Path, *, profile: str) -> Path:
         raise DamagedRecordError(f"{reports} must hold records of profile {profile}, found: {study.profile}")
     write_grid(study, reports / "grid.csv")
     figures = reports / "figures"
-    shutil.rmtree(figures, ignore_errors=True)
+    for old in figures.glob("*"):
+        if not old.name.startswith(PREFIX):  # those are of laboratory.html
+            old.unlink()
     drawn = draw_all(study, figures)
     page = reports / "index.html"
     experiments = {**beginnings(study, reports), **objectives(study, reports)}
-    replace_file(page, page_of(study, drawn, every_cell(study, reports), experiments))
+    first = in_brief(study, reports)
+    replace_file(page, page_of(study, drawn, first, every_cell(study, reports), experiments))
     return page
 
 
-def page_of(study: Study, drawn: dict[str, Path], cells: list[str], experiments: dict[str, list[str]]) -> str:
-    """The whole page; what every cell came to, and the sections of experiments, where they were run."""
+def page_of(
+    study: Study,
+    drawn: dict[str, Path],
+    first: dict[str, list[str]],
+    cells: list[str],
+    experiments: dict[str, list[str]],
+) -> str:
+    """The whole page. first: its first section; cells: what every cell came to; all three where they were run."""
 
     def figure(name: str, said: str = "") -> str:
         return picture(drawn[name], warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip()))
 
     parts = {
+        **first,
         "Results": [
             prose.summary(study),
             figure("overview"),
@@ -77,9 +87,10 @@ def page_of(study: Study, drawn: dict[str, Path], cells: list[str], experiments:
         for title, content in parts.items()
     )
     warning = f'<p class="warning" role="alert">{escape(study.warning)}.</p>' if study.warning else ""
+    style = STYLE + (OWN_STYLE if first else "")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>forcing-grid: {escape(study.warning or "report")}</title><style>{STYLE}</style></head>
+<title>forcing-grid: {escape(study.warning or "report")}</title><style>{style}</style></head>
 <body><header>{warning}<h1>{prose.TITLE}</h1>
 {prose.LEDE}<nav>{links}</nav></header>
 <main>{body}</main>{f"<footer>{warning}</footer>" if warning else ""}</body></html>
