@@ -147,14 +147,14 @@ def predicted_rows(process: str, found: Mapping[str, Any]) -> list[Row]:
 
 def exposure_rows(key: Key, result: Result, run: LaboratoryRun) -> list[Row]:
     """A row for every frame of the roll-outs of one student."""
-    metrics, name = result.metrics, key.process
-    sampler = run.exposure.units(run.training, key.seed, run.num_clips)[name].sampler
-    rows = []
-    for frame, expected in enumerate(predicted_variance(metrics["parameters"], sampler, run.exposure.num_frames)):
-        after = {column: metrics[column][frame - 1] if frame else None for column in AFTER_THE_FIRST}
-        about_it = {"rollout": name, "seed": key.seed, "frame": frame, **metrics["parameters"]}
-        own = {"mean": metrics["mean"][frame], "variance": metrics["variance"][frame]}
-        rows.append({**about_it, **own, "predicted_variance": expected, **after})
+    parameters, rows = result.metrics["parameters"], []
+    samplers = run.exposure.units(run.training, key.seed, run.num_clips)[key.process].samplers
+    for name, found in result.metrics["rollouts"].items():
+        for frame, expected in enumerate(predicted_variance(parameters, samplers[name], run.exposure.num_frames)):
+            after = {column: found[column][frame - 1] if frame else None for column in AFTER_THE_FIRST}
+            about_it = {"rollout": name, "seed": key.seed, "frame": frame, **parameters}
+            own = {"mean": found["mean"][frame], "variance": found["variance"][frame]}
+            rows.append({**about_it, **own, "predicted_variance": expected, **after})
     return rows
 
 
@@ -169,7 +169,7 @@ def as_text(conclusions: list[Conclusion]) -> str:
     import pandas as pd
 
     rows = [{column: one.row()[column] for column in SHOWN} for one in conclusions]
-    lines = [f"{row['claim']}: {row['verdict']} ({row['reason']})" for row in over_cells(conclusions)]
+    lines = [f"{row['claim']}, {row['reading']}: {row['verdict']} ({row['reason']})" for row in over_cells(conclusions)]
     table = pd.DataFrame(rows).fillna("").to_string(index=False, float_format=lambda value: f"{value:.4f}")
     return "\n".join([table, "", *lines])
 

@@ -1,4 +1,4 @@
-"""Processes of known density: families with free parameters, and the five on which the laboratory measures."""
+"""Processes of known density: families with free parameters, and the six on which the laboratory measures."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -189,5 +189,6 @@ PROCESSES: dict[str, Process] = {
             Mode(mean=2.0, std=1.0, slope=-0.3, shift=1.5, noise=0.6),
         ),
     ),
+    "E": LinearGaussian(coefficients=(0.1, 0.8)),  # an echo after two frames, which no student of one frame hears
     "L": LinearGaussian(coefficients=(0.5, 0.4)),
 }

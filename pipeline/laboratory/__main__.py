@@ -5,8 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 
-STUDENTS_OF = {"A": "gaussian", "B": "gaussian", "C": "frame_by_frame", "D": "frame_by_frame", "L": "tied"}
-
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0, or 2 for what cannot be predicted."""
@@ -31,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m pipeline.laboratory", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, parser_class=_Parser)
     predict = tasks.add_parser("predict", help="the optimum of every objective, computed")
-    predict.add_argument("--process", required=True, help="a process of known density: A, B, C, D or L")
+    predict.add_argument("--process", required=True, help="a process of known density: A, B, C, D, E or L")
     predict.add_argument("--student", help="gaussian, frame_by_frame or tied; default: that of the process")
     predict.add_argument("--frames", type=int, help="of a clip; default: that of the process")
     predict.add_argument("--pixels", type=int, default=1, help="independent ones, with which values grow")
@@ -46,7 +44,8 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     from tqdm import tqdm
 
     from pipeline.data.processes import PROCESSES
-    from pipeline.laboratory.optima import Laboratory, objectives_for
+    from pipeline.laboratory.optima import Laboratory, NoOptimumError, objectives_for
+    from pipeline.laboratory.run import STUDENT_OF
     from pipeline.rules import one_of
 
     torch.set_num_threads(1)  # tensors are small
@@ -54,19 +53,24 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     process = PROCESSES[options.process]
     if options.frames is not None:
         process = dataclasses.replace(process, num_frames=options.frames)
-    student = options.student or STUDENTS_OF[options.process]
+    student = options.student or STUDENT_OF[options.process]
     laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
     names = options.objective or list(objectives_for(process.law))
-    optima = {}
+    optima, without = {}, []
     for name in tqdm(names, unit="objective", disable=not sys.stderr.isatty()):
-        prediction = dataclasses.asdict(laboratory.predict(name))
-        optima[name] = {**prediction.pop("best"), **prediction}
+        try:
+            prediction = dataclasses.asdict(laboratory.predict(name))
+        except NoOptimumError:
+            without.append(name)
+        else:
+            optima[name] = {**prediction.pop("best"), **prediction}
     return {
         "process": options.process,
         "num_frames": process.num_frames,
         "num_pixels": options.pixels,
         "student": student,
         "optima": optima,
+        "without": without,  # an optimum among these students
     }
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.data.processes import PROCESSES
-from pipeline.grid import Cell
-from pipeline.laboratory.derived import NONE, claimed, derived
+from pipeline.laboratory.derived import NONE, READINGS, claimed, derived, row_of_claims
+from pipeline.laboratory.objectives import RESTORED
 from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryCell, LaboratoryRun
 from pipeline.laboratory.verdicts import (
     Identified,
@@ -16,6 +16,7 @@ from pipeline.laboratory.verdicts import (
     Point,
     Rules,
     Verdict,
+    family,
     identify,
     judge,
     judge_none,
@@ -25,6 +26,13 @@ from pipeline.laboratory.verdicts import (
 Row = dict[str, Any]
 
 
+class Opinion(NamedTuple):
+    """Of an objective, that a cell minimises it: what the measurement says."""
+
+    objective: str
+    judgement: Judgement
+
+
 @dataclass(frozen=True)
 class Conclusion:
     """One cell on one process with one kind of critics: where it settled, and the verdicts."""
@@ -32,28 +40,24 @@ class Conclusion:
     cell: str
     process: str
     critics: str
-    row_of_claims: str  # method and loss
+    row_of_claims: str
     point: Point
     kept: tuple[float, ...]
     identified: Identified
-    claimed: str | None
-    claim: Judgement | None
-    derived: str | None
-    derivation: Judgement | None
+    claims: dict[str, Opinion]  # by reading, those that say something
+    derivation: Opinion | None
 
     def row(self) -> Row:
         """Of verdicts.csv."""
-        found, claim, derivation = self.identified, self.claim, self.derivation
+        found = self.identified
         return {
             "cell": self.cell,
             "process": self.process,
             "critics": self.critics,
-            "claimed": self.claimed,
-            "verdict": claim.verdict.value if claim else None,
-            "reason": claim.reason if claim else None,
-            "derived": self.derived,
-            "derived_verdict": derivation.verdict.value if derivation else None,
-            "derived_reason": derivation.reason if derivation else None,
+            "row_of_claims": self.row_of_claims,
+            **_columns(self.claims.get("table"), "claimed", "verdict", "reason"),
+            **_columns(self.claims.get("text"), "text_claimed", "text_verdict", "text_reason"),
+            **_columns(self.derivation, "derived", "derived_verdict", "derived_reason"),
             "nearest": found.nearest,
             "distance": found.distance,
             "runner_up": found.runner_up,
@@ -63,6 +67,13 @@ class Conclusion:
             **self.point.mean,
             **{f"{name}_half_width": width for name, width in self.point.half_width.items()},
         }
+
+
+def _columns(opinion: Opinion | None, objective: str, verdict: str, reason: str) -> Row:
+    said = (
+        (opinion.objective, opinion.judgement.verdict.value, opinion.judgement.reason) if opinion else (None,) * 3
+    )
+    return dict(zip((objective, verdict, reason), said, strict=True))
 
 
 def optima_of(predicted: Mapping[str, Any]) -> Optima:
@@ -98,41 +109,48 @@ def _conclude(
     optima: Optima,
 ) -> Conclusion:
     parameters: list[Parameters] = [metrics["parameters"] for metrics in found]
-    point, tolerance, margin = Point.of(parameters), rules.within(critics), rules.margin
+    point, rule = Point.of(parameters), {"tolerance": rules.within(critics), "margin": rules.margin}
     num_frames, student = PROCESSES[process].num_frames, STUDENT_OF[process]
-    claim = claimed(entry.method, entry.loss) if num_frames > 1 or entry.method.attention == "full" else None
+    is_said = num_frames > 1 or entry.method.attention == "full"  # of several frames, but for bidirectional cells
+    claims = {}
+    for reading in READINGS if is_said else ():
+        claim = claimed(entry.method, entry.loss, reading)
+        if claim is not None:
+            claims[reading] = Opinion(claim, _judge(claim, point, optima, **rule))
     derivation = derived(entry.method, entry.loss, num_frames, tied=student == "tied")
-    rule = {"tolerance": tolerance, "margin": margin}
     return Conclusion(
         cell,
         process,
         critics,
-        "-".join(Cell.of(entry.method, entry.loss)),
+        row_of_claims(entry.method, entry.loss),
         point,
         tuple(sum(shares) / len(found) for shares in zip(*(metrics["kept"] for metrics in found), strict=True)),
-        identify(point.mean, optima, tolerance),
-        claim,
-        None if claim is None else _judge(claim, point, optima, **rule),
-        derivation,
-        None if derivation is None else judge(point, derivation, optima, **rule),
+        identify(point.mean, optima, rule["tolerance"]),
+        claims,
+        None if derivation is None else Opinion(derivation, judge(point, derivation, optima, **rule)),
     )
 
 
 def _judge(claim: str, point: Point, optima: Optima, **rule: float) -> Judgement:
-    return judge_none(point, optima, **rule) if claim == NONE else judge(point, claim, optima, **rule)
+    """No divergence of its clips is claimed: one of what it makes of data is not excluded."""
+    if claim != NONE:
+        return judge(point, claim, optima, **rule)
+    return judge_none(point, {name: at for name, at in optima.items() if not name.startswith(RESTORED)}, **rule)
 
 
 def over_cells(conclusions: Sequence[Conclusion]) -> list[Row]:
-    """What all processes and parameters say of each claim of the sources, with exact critics."""
-    judged: dict[tuple[str, str], dict[str, Judgement]] = {}
+    """What all processes and parameters say of each claim, in both of its readings, with exact critics."""
+    judged: dict[tuple[str, str, str], dict[str, Judgement]] = {}
     for one in conclusions:
-        if one.claim is not None and one.claimed is not None and one.critics == "exact":
-            judged.setdefault((one.row_of_claims, one.claimed), {})[f"{one.cell} on {one.process}"] = one.claim
+        for reading, (claim, judgement) in one.claims.items() if one.critics == "exact" else ():
+            said_of = "none" if claim == NONE else family(claim)
+            place = f"{one.cell} on {one.process}"
+            judged.setdefault((one.row_of_claims, said_of, reading), {})[place] = judgement
     rows = []
-    for (cell, claim), judgements in judged.items():
+    for (cell, claim, reading), judgements in judged.items():
         total = over_processes(judgements)
         count = {v: sum(one.verdict is v for one in judgements.values()) for v in Verdict}
         numbers = {f"num_{verdict.value}": number for verdict, number in count.items()}
         said = {"verdict": total.verdict.value, "reason": total.reason}
-        rows.append({"claim": f"{cell}: {claim}", **said, **numbers})
+        rows.append({"claim": f"{cell}: {claim}", "reading": reading, **said, **numbers})
     return rows

@@ -1,19 +1,15 @@
-"""Critics of the laboratory: closed forms in the place of networks, or networks as small as the data."""
+"""What a loss asks beside the student: closed forms in the place of networks, or networks as small as the data."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
-from pipeline.data.processes_mixture import GaussianMixture, by_pixel, from_pixels
-from pipeline.diffusion.log_snr import Coefficients
-from pipeline.diffusion.prediction import PREDICTIONS
+from pipeline.data.processes_mixture import GaussianMixture
 from pipeline.diffusion.schedule import Schedule
-from pipeline.interfaces import NoiseLevel, Rollout, Scalar, Video
-from pipeline.laboratory.denoisers import ClosedForm, ExactDenoiser, Law, LogRatio
+from pipeline.interfaces import Rollout, Scalar, Video
+from pipeline.laboratory.denoisers import ExactDenoiser, Law, LogRatio
+from pipeline.laboratory.small_critics import NextDiscriminator, NextScore, SmallDiscriminator, SmallScore
 from pipeline.losses.add import Add, AddCritics
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill, FDistillCritics
@@ -21,7 +17,7 @@ from pipeline.losses.gan import Gan
 from pipeline.losses.loss import CriticLoss, Loss
 from pipeline.losses.scores import Scores
 from pipeline.losses.sid import Sid
-from pipeline.models.denoiser import Denoiser, DenoiserSpec
+from pipeline.models.denoiser import Denoiser
 from pipeline.models.discriminator import Discriminator
 
 CRITICS = ("exact", "learned")
@@ -82,9 +78,13 @@ def exact_critics(loss: Loss, data: GaussianMixture, student: Law) -> nn.Module:
     return _critics(loss, teacher, ExactDenoiser(student), LogRatio(lambda: data, student))
 
 
-def learned_critics(loss: Loss, data: GaussianMixture, width: int) -> nn.Module:
-    """The score of data in closed form; what is said of the student is learnt by small networks."""
-    return _critics(loss, ExactDenoiser(lambda: data), SmallScore(data, width), SmallDiscriminator(data, width))
+def learned_critics(loss: Loss, data: GaussianMixture, width: int, *, of_next_frame: bool) -> nn.Module:
+    """The score of data in closed form; what is said of the student is learnt by small networks.
+
+    of_next_frame: they are asked of each frame beside its true context, else of whole clips.
+    """
+    score, discriminator = (NextScore, NextDiscriminator) if of_next_frame else (SmallScore, SmallDiscriminator)
+    return _critics(loss, ExactDenoiser(lambda: data), score(data, width), discriminator(data, width))
 
 
 def _critics(loss: Loss, teacher: Denoiser, fake: Denoiser, discriminator: Discriminator) -> nn.Module:
@@ -108,57 +108,3 @@ def _scores(loss: Dmd | Sid, teacher: Denoiser, fake: Denoiser) -> Scores:
     scores = loss.critics(teacher)
     scores.fake = fake
     return scores
-
-
-class SmallScore(ClosedForm):
-    """A score of a pixel's frames in the preconditioning of EDM, arXiv:2206.00364, eq. 7, learnt.
-
-    Unpreconditioned, its error would be multiplied by (alpha / sigma)^2 where scores are compared.
-    """
-
-    mean: Tensor
-
-    def __init__(self, data: GaussianMixture, width: int) -> None:
-        super().__init__("full")
-        self.frames, self.sigma_data = data.num_frames, data.covariance.diagonal().mean().sqrt().item()
-        self.register_buffer("mean", data.mean)
-        self.network = _network(2 * self.frames, width, self.frames)
-
-    def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
-        assert end is None
-        at = self.spec.schedule.at(t.double())
-        centred = x_t - at.alpha * self.mean[:, None, None, None]
-        output = from_pixels(self.network(torch.cat(_features(centred, at, self.sigma_data), -1)))
-        x0 = PREDICTIONS["edm"].to_x0(output, centred, at, self.sigma_data)
-        return x0 + self.mean[:, None, None, None]
-
-
-class SmallDiscriminator(Discriminator):
-    """A logit of a pixel's noised frames and their levels, summed over pixels."""
-
-    mean: Tensor
-
-    def __init__(self, data: GaussianMixture, width: int) -> None:
-        nn.Module.__init__(self)  # not that of a copy of the teacher
-        self.schedule, self.sigma_data = DenoiserSpec().schedule, data.covariance.diagonal().mean().sqrt().item()
-        self.register_buffer("mean", data.mean)
-        self.network = _network(2 * data.num_frames, width, 1)
-
-    def forward(self, x_t: Video, t: NoiseLevel) -> Float[Tensor, " B"]:
-        at = self.schedule.at(t.double())
-        centred = x_t - at.alpha * self.mean[:, None, None, None]
-        logit = self.network(torch.cat(_features(centred, at, self.sigma_data), -1))
-        return logit.sum((1, 2, 3, 4))
-
-
-def _features(x_t: Video, at: Coefficients, sigma_data: float) -> tuple[Tensor, Tensor]:
-    """Frames at unit variance and ln(sigma / alpha) / 4 of each, frames last."""
-    scaled = x_t * torch.rsqrt((sigma_data * at.alpha) ** 2 + at.sigma**2)
-    level = (at.sigma / at.alpha).log() / 4
-    return by_pixel(scaled), by_pixel(level.expand_as(x_t))
-
-
-def _network(num_inputs: int, width: int, num_outputs: int) -> nn.Sequential:
-    sizes = (num_inputs, width, width)
-    hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.SiLU())]
-    return nn.Sequential(*hidden, nn.Linear(width, num_outputs)).double()

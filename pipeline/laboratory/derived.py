@@ -2,7 +2,9 @@
 
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting
-from pipeline.laboratory.objectives import DIVERGENCES, SID_ALPHAS
+from pipeline.grid import Cell
+from pipeline.laboratory.objectives import ADD_WEIGHT, CLEANED, DIVERGENCES, RESTORED, SID_ALPHAS
+from pipeline.losses.add import Add
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
 from pipeline.losses.gan import Gan
@@ -17,7 +19,8 @@ from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
 
 CLEAN = 1e-3  # levels up to here are as good as none
-NONE = "none"  # claimed: of no divergence
+NONE = "none"  # claimed: of no divergence between the student's clips and data
+READINGS = ("table", "text")  # of the claims: divergences of clean clips, and averaged over noise
 WEIGHTINGS: dict[Weighting, str] = {
     Elbo(): "elbo",
     PredictionL2("eps"): "eps",
@@ -26,11 +29,25 @@ WEIGHTINGS: dict[Weighting, str] = {
 GAN_OBJECTIVES = {"saturating": "jensen_shannon", "non_saturating": "softened_reverse_kl"}
 
 
-def claimed(method: Method, loss: Loss) -> str | None:
-    """What "Everything is KL minimization" (Ogata) claims, row by row of its table; None where it says nothing.
+def claimed(method: Method, loss: Loss, reading: str) -> str | None:
+    """What "Everything is KL minimization" (Ogata) claims of a cell, as an objective; None where it says nothing.
 
-    A divergence there is one of clean frames. It leaves SiD "under construction".
+    reading: its table names divergences of clean clips. Its text says that they are expected over noise levels,
+    which is said of no loss that asks for clean frames alone. It leaves SiD "under construction".
     """
+    table = _in_the_table(method, loss)
+    if reading == "table" or table in (None, NONE):
+        return table
+    if isinstance(loss, Dmd | Gan):
+        return None if loss.level_max <= CLEAN else _averaged(table, loss)
+    return {
+        Bidirectional: "forward_kl_averaged",
+        TeacherForcing: "teacher_forcing_forward_kl_averaged",
+        DiffusionForcing: "forward_kl_averaged_independent",
+    }[type(method)]
+
+
+def _in_the_table(method: Method, loss: Loss) -> str | None:
     match method, loss:
         case (Bidirectional() | TeacherForcing() | DiffusionForcing(), L2()):
             return "forward_kl"
@@ -42,6 +59,16 @@ def claimed(method: Method, loss: Loss) -> str | None:
             return "jensen_shannon"
         case _:
             return None
+
+
+def row_of_claims(method: Method, loss: Loss) -> str:
+    """Which measurements speak of one claim together: method and loss, and the switches that decide what it is."""
+    cell = Cell.of(method, loss)
+    whole = (
+        " (gradient through the context)" if isinstance(method, SelfForcing) and not method.detach_context else ""
+    )
+    objective = f" ({loss.objective})" if isinstance(loss, Gan) else ""
+    return f"{cell.method}{whole} x {cell.loss}{objective}"
 
 
 def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str | None:
@@ -66,6 +93,12 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
             return f"teacher_forcing_{name}" if name.startswith(tuple(DIVERGENCES)) else None
         case DiffusionForcing(noise_levels=Independent(clean_probability=0.0, first_clean_probability=None)):
             return name
+        case DiffusionForcing(noise_levels=levels) if (levels, name, num_frames) == (
+            CLEANED,
+            "reverse_kl_averaged",
+            2,
+        ):
+            return f"{RESTORED}{name}"
         case _:
             return None
 
@@ -96,6 +129,10 @@ def _of_law(loss: Loss) -> str | None:
             return _averaged(GAN_OBJECTIVES[loss.objective], loss)
         case FDistill(normaliser=False, score_level="shared") if loss.f_divergence in DIVERGENCES:
             return _averaged(loss.f_divergence, loss)
+        case Add(score_level="shared", level_weight="score", gan_weight=weight, gan=Gan(score_level="shared")):
+            same = (loss.level_min, loss.level_max) == (loss.gan.level_min, loss.gan.level_max)
+            known = weight == ADD_WEIGHT and loss.gan.objective == "non_saturating"
+            return "add" if same and known else None
         case Sid(normaliser=False, score_level="shared"):
             if loss.alpha == EXACT_ALPHA:
                 return "fisher_averaged_x0"

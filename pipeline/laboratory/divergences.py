@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.data.processes_mixture import GaussianMixture, gaussian
+from pipeline.data.processes_mixture import GaussianMixture
+from pipeline.diffusion.noise_levels import Independent
+from pipeline.laboratory.laws import chain_law, pushed_forward
 from pipeline.laboratory.quadrature import Levels, Nodes
 from pipeline.models.linear_gaussian import Chain
 
@@ -101,6 +103,25 @@ class Clips:
         return self.student(chain).log_density(self._points), self._log_q, self._weights
 
 
+class Restored(Clips):
+    """Clips of data of which some frames are cleaned by the student, each set of them by chance: r against q.
+
+    Diffusion forcing judges this: r is a push-forward of data, and no law of the student's own clips.
+    """
+
+    def __init__(self, data: GaussianMixture, levels: Levels, nodes: Nodes, cleaned: Independent) -> None:
+        super().__init__(data, levels, nodes)
+        self.clean, self.cleaned = data, cleaned
+
+    def student(self, chain: Chain) -> GaussianMixture:
+        return pushed_forward(self.cleaned, chain, self.clean).noised(self.levels.alpha, self.levels.sigma)
+
+    def at_student(self, chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
+        law = self.student(chain)
+        x = law.points(self.nodes.z)
+        return law.log_density(x), self.data.log_density(x), law.shares[:, None] * self.nodes.weights
+
+
 class NextFrame:
     """The last frame, noised, after clean frames of data: q(x_<f) p(x_f | x_<f) against q(x_<=f).
 
@@ -136,8 +157,7 @@ class NextFrame:
 
 def noised_student(chain: Chain, levels: Levels) -> GaussianMixture:
     """The law of the student's noised clips."""
-    num_frames = levels.t.shape[1]
-    return gaussian(chain.mean(num_frames), chain.factor(num_frames)).noised(levels.alpha, levels.sigma)
+    return chain_law(chain, levels.t.shape[1]).noised(levels.alpha, levels.sigma)
 
 
 def log_scale(factor: Tensor) -> Tensor:

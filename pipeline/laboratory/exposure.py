@@ -21,14 +21,15 @@ from pipeline.unit import Metrics
 
 @dataclass(frozen=True)
 class Exposure:
-    """A tied student on an autoregression of order one, as `measure` trains it, then rolled out by `sampler`.
+    """A tied student on an autoregression of order one, as `measure` trains it, then rolled out by every sampler.
 
-    num_frames: of the roll-outs; num_rollouts: how many. By frame: mean, variance, correlation with the frame
-    before, and the reverse KL of the frame given the one before, in nats a pixel, whose sum is that of the path.
+    num_frames: of the roll-outs; num_rollouts: how many. Of each sampler, by frame: mean, variance, correlation
+    with the frame before, and the reverse KL of the frame given the one before, in nats a pixel, whose sum is that
+    of the path.
     """
 
     measure: Measure
-    sampler: Sampler
+    samplers: Mapping[str, Sampler]
     num_frames: int = 24
     num_rollouts: int = 2**16
 
@@ -45,14 +46,17 @@ class Exposure:
         metrics = yield from self.measure.run(directory, inputs)
         process = self.measure.process
         assert isinstance(process, LinearGaussian)
-        x = roll_out(
-            metrics["parameters"],
-            self.sampler,
-            num_frames=self.num_frames,
-            num_rollouts=self.num_rollouts,
-            rng=stream(self.measure.seed, "rollouts"),
-        )
-        return {**metrics, **by_frame(x, process.coefficients[0])}
+        rollouts = {}
+        for name, sampler in self.samplers.items():
+            x = roll_out(
+                metrics["parameters"],
+                sampler,
+                num_frames=self.num_frames,
+                num_rollouts=self.num_rollouts,
+                rng=stream(self.measure.seed, "rollouts"),
+            )
+            rollouts[name] = by_frame(x, process.coefficients[0])
+        return {**metrics, "rollouts": rollouts}
 
 
 def roll_out(

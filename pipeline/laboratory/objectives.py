@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.processes_mixture import GaussianMixture
+from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory import fields
 from pipeline.laboratory.divergences import (
     FORWARD_KL,
@@ -18,6 +19,7 @@ from pipeline.laboratory.divergences import (
     Comparison,
     Divergence,
     NextFrame,
+    Restored,
     entropy_weighted,
     value_of,
 )
@@ -91,6 +93,17 @@ def after_true_frames(divergence: Divergence, later: MakeLevels) -> Callable[[Ga
     return build
 
 
+def of_restored(divergence: Divergence, levels: MakeLevels) -> Callable[[GaussianMixture, Precision], Value]:
+    """A divergence of what the student makes of data whose frames are noise or clean, by chance."""
+
+    def build(data: GaussianMixture, precision: Precision) -> Value:
+        nodes = normal_nodes(data.num_frames, precision)
+        clips = Restored(data, levels(data.num_frames, precision), nodes, CLEANED)
+        return lambda chain, _: value_of(divergence, clips, chain)
+
+    return build
+
+
 def of_field(
     field: Callable[[GaussianMixture, Clips, Chain, Chain], Tensor], levels: MakeLevels, *, quadratic: bool = True
 ) -> Callable[[GaussianMixture, Precision], Value]:
@@ -130,6 +143,15 @@ def _clips(data: GaussianMixture, levels: MakeLevels, precision: Precision, *, q
     return Clips(data, levels(data.num_frames, precision), nodes)
 
 
+def _add(data: GaussianMixture, precision: Precision) -> Value:
+    """Twice the cross-entropy, whose gradient the squared distance to a stopped answer has, and an adversary."""
+    clips = _clips(data, averaged(shared, TIME_WEIGHTS["score"]), precision, quadratic=False)
+    parts = (2.0, entropy_weighted(1.0)), (ADD_WEIGHT, SOFTENED_REVERSE_KL)
+    return lambda chain, _: sum(
+        (c * value_of(divergence, clips, chain) for c, divergence in parts), torch.tensor(0)
+    )
+
+
 def _wasserstein(data: GaussianMixture, precision: Precision) -> Value:
     nodes = normal_nodes(1, precision) if data.num_frames == 1 else None
     distance = squared_wasserstein(data, nodes)
@@ -143,6 +165,11 @@ DIVERGENCES = {
     "softened_reverse_kl": SOFTENED_REVERSE_KL,
 }
 ENTROPY_WEIGHTS = (-0.5, -0.2, 0.2, 0.5, 0.8, 1.0)
+ADD_WEIGHT = 0.4  # of its adversary
+CLEANED = Independent(
+    clean_probability=0.5, first_clean_probability=0.25
+)  # frames that a few-step student is given
+RESTORED = "diffusion_forcing_"  # begins the names of divergences of what a student makes of such clips
 SID_ALPHAS = (0.0, 1.0, 1.2)  # where its field is no gradient; at 1/2 it descends the Fisher divergence
 TRAINED = (1e-4, 1 - 1e-4)  # levels over which a denoiser is trained
 AVERAGES = {"averaged": TIME_WEIGHTS["score"], "averaged_x0": TIME_WEIGHTS["x0"]}
@@ -210,6 +237,7 @@ OBJECTIVES: dict[str, Objective] = {
         is_field=True,
         easier="reverse_kl_averaged_x0",
     ),
+    "add": Objective(_add, applies=lambda data: data.num_frames == 1),
     "wasserstein": Objective(_wasserstein, applies=lambda data: data.num_frames == 1 or data.num_components == 1),
     **{
         f"teacher_forcing_{name}": Objective(
@@ -226,6 +254,11 @@ OBJECTIVES: dict[str, Objective] = {
         for name, divergence in DIVERGENCES.items()
         for suffix, weight in AVERAGES.items()
     },
+    f"{RESTORED}reverse_kl_averaged": Objective(
+        of_restored(REVERSE_KL, averaged(shared, TIME_WEIGHTS["score"])),
+        applies=lambda data: data.num_frames == 2,  # of more, minutes
+        easier="reverse_kl_averaged",
+    ),
     **{
         f"self_forcing_detached_reverse_kl{suffix}": Objective(
             of_field(_detached, levels), is_field=True, applies=several_frames, easier=f"reverse_kl{suffix}"

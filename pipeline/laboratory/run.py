@@ -22,7 +22,11 @@ from pipeline.methods.teacher_forcing import TeacherForcing
 from pipeline.rules import above, at_least, one_of, within
 from pipeline.training.loop import TrainingSpec
 
-STUDENT_OF = {"A": "gaussian", "B": "gaussian", "C": "frame_by_frame", "D": "frame_by_frame", "L": "tied"}
+STUDENT_OF = {  # of every process
+    **dict.fromkeys("AB", "gaussian"),
+    **dict.fromkeys("CD", "frame_by_frame"),
+    **dict.fromkeys("EL", "tied"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,25 +86,24 @@ class ExposureRun:
         return Sampler(num_steps=1, step=step, window=1, context_noise=ratio / (1 + ratio))
 
     def units(self, training: TrainingSpec, seed: int, num_clips: int) -> dict[str, Exposure]:
-        """By the name of what is rolled out."""
+        """By the student; students and samplers have the names of the roll-outs."""
         process = LinearGaussian((self.slope,), self.trained_frames)
         own = self.sampler()
 
-        def unit(method: Any, loss: Any, sampler: Sampler) -> Exposure:  # a type checker wants ClassVars of both
+        noised = {f"diffusion_forcing-context_{v:g}": self.sampler(v) for v in self.context_variances}
+
+        def unit(method: Any, loss: Any, **samplers: Sampler) -> Exposure:  # a type checker wants ClassVars of both
             measure = Measure(process, "tied", method, loss, "exact", training, seed, num_clips=num_clips)
-            return Exposure(measure, sampler, self.num_frames, self.num_rollouts)
+            return Exposure(measure, samplers, self.num_frames, self.num_rollouts)
 
         dmd = Dmd(space="score", normaliser=False)
-        return {
-            "teacher_forcing": unit(TeacherForcing(), L2(), own),
-            "diffusion_forcing": unit(DiffusionForcing(), L2(), own),
-            **{
-                f"diffusion_forcing-context_{variance:g}": unit(DiffusionForcing(), L2(), self.sampler(variance))
-                for variance in self.context_variances
-            },
-            "self_forcing": unit(SelfForcing(own, detach_context=False), dmd, own),
-            "self_forcing-detached": unit(SelfForcing(own), dmd, own),
-        }
+        units = (
+            unit(TeacherForcing(), L2(), teacher_forcing=own),
+            unit(DiffusionForcing(), L2(), diffusion_forcing=own, **noised),
+            unit(SelfForcing(own, detach_context=False), dmd, self_forcing=own),
+            unit(SelfForcing(own), dmd, **{"self_forcing-detached": own}),
+        )
+        return {next(iter(one.samplers)): one for one in units}
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,11 @@ class Point:
 
     @staticmethod
     def of(measured: Sequence[Parameters]) -> "Point":
-        """Of the seeds' parameters; one seed has no interval, and of more than ten the normal's is taken."""
+        """Of the seeds' parameters; of one the interval is without end, of more than ten the normal's is taken."""
         count = len(measured)
         mean = {name: sum(at[name] for at in measured) / count for name in measured[0]}
         if count == 1:
-            return Point(mean, dict.fromkeys(mean, 0.0))
+            return Point(mean, dict.fromkeys(mean, math.inf))
         spread = {
             name: math.sqrt(sum((at[name] - middle) ** 2 for at in measured) / (count - 1))
             for name, middle in mean.items()
@@ -120,9 +120,8 @@ def judge(point: Point, claim: str, optima: Optima, *, tolerance: float, margin:
     """Whether a measured point is the optimum of the objective `claim`, and of no other."""
     if claim not in optima:
         return Judgement(Verdict.UNDECIDED, f"{claim} has no optimum here")
-    widest = max(point.half_width, key=point.half_width.__getitem__)
-    if point.half_width[widest] > tolerance:
-        return Judgement(Verdict.UNDECIDED, f"seeds leave {widest} open by {point.half_width[widest]:.3f}")
+    if (left_open := _left_open(point, tolerance)) is not None:
+        return left_open
     distances = {name: to_objective(point.mean, found) for name, found in optima.items()}
     found = identify(point.mean, optima, tolerance)
     if distances[claim] > tolerance:
@@ -141,14 +140,25 @@ def judge(point: Point, claim: str, optima: Optima, *, tolerance: float, margin:
 
 def judge_none(point: Point, optima: Optima, *, tolerance: float, margin: float) -> Judgement:
     """Whether a measured point is the optimum of no objective."""
-    widest = max(point.half_width, key=point.half_width.__getitem__)
-    if point.half_width[widest] > tolerance:
-        return Judgement(Verdict.UNDECIDED, f"seeds leave {widest} open by {point.half_width[widest]:.3f}")
+    if (left_open := _left_open(point, tolerance)) is not None:
+        return left_open
     found = identify(point.mean, optima, tolerance)
     said = f"{found.nearest} is the nearest, {found.distance:.3f} away"
     if found.distance <= tolerance:
         return Judgement(Verdict.REFUTED, said)
     return Judgement(Verdict.CONFIRMED if found.distance >= margin * tolerance else Verdict.UNDECIDED, said)
+
+
+def _left_open(point: Point, tolerance: float) -> Judgement | None:
+    """Where seeds do not agree on the point, or there is but one."""
+    widest = max(point.half_width, key=point.half_width.__getitem__)
+    if point.half_width[widest] <= tolerance:
+        return None
+    width = point.half_width[widest]
+    said = (
+        "one seed says nothing of its error" if math.isinf(width) else f"seeds leave {widest} open by {width:.3f}"
+    )
+    return Judgement(Verdict.UNDECIDED, said)
 
 
 def _of_a_far_point(claim: str, away: float, found: Identified, tolerance: float, margin: float) -> Judgement:

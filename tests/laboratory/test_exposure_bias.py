@@ -63,7 +63,7 @@ def test_self_forcing_learns_to_leave_room_for_the_noise_and_teacher_forcing_doe
     found = {name: run_to_the_end(units[name])[0] for name in ("self_forcing", "teacher_forcing")}
     assert found["self_forcing"]["parameters"] == pytest.approx(ADAPTED, abs=0.02)
     assert found["teacher_forcing"]["parameters"] == pytest.approx(TRUE, abs=0.02)
-    last = {name: metrics["variance"][-1] for name, metrics in found.items()}
+    last = {name: metrics["rollouts"][name]["variance"][-1] for name, metrics in found.items()}
     assert last["self_forcing"] == pytest.approx(1.0, abs=0.06)
     assert last["teacher_forcing"] == pytest.approx(1.26, abs=0.08)
 

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.stats import norm
 
-from pipeline.data.processes import PROCESSES
+from pipeline.data.processes import PROCESSES, LinearGaussian
+from pipeline.diffusion.noise_levels import Independent
+from pipeline.laboratory.divergences import REVERSE_KL, Restored, value_of
 from pipeline.laboratory.optima import Laboratory, objectives_for
+from pipeline.laboratory.quadrature import FINE, clean, normal_nodes
 from pipeline.laboratory.wasserstein import squared_wasserstein
-from pipeline.models.linear_gaussian import STUDENTS
+from pipeline.models.linear_gaussian import STUDENTS, Chain
 
 # source: closed form (moments), else quadrature of another implementation in float64
 SKEWED_OPTIMA = {
@@ -162,6 +166,21 @@ def test_a_detached_context_changes_nothing_where_each_frame_has_its_own_paramet
     full = laboratories["D"].predict("reverse_kl").best.parameters
     detached = laboratories["D"].predict("self_forcing_detached_reverse_kl").best.parameters
     assert list(detached.values()) == pytest.approx(list(full.values()), abs=1e-5)
+
+
+def test_the_law_of_restored_data_is_no_law_of_clips():
+    """A student that is right; half of the clips end on a clean frame that knows nothing of its first: r is not q.
+
+    r = q(x_1) (q(x_2 | x_1) + q(x_2)) / 2, by trapezoids.
+    """
+    truth = Chain(*(torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0, 0.8, 0.0, 0.6)))
+    cleaned = Independent(clean_probability=0.5, first_clean_probability=0.0)
+    clips = Restored(LinearGaussian((0.8,), 2).law, clean(2), normal_nodes(2, FINE), cleaned)
+    first, second = np.meshgrid(*[np.linspace(-8, 8, 1601)] * 2)
+    q = norm.pdf(second, 0.8 * first, 0.6)
+    r = (q + norm.pdf(second)) / 2
+    kl = (norm.pdf(first) * r * np.log(r / q)).sum() * 1e-4
+    assert value_of(REVERSE_KL, clips, truth).item() == pytest.approx(kl, abs=1e-5)
 
 
 @pytest.mark.parametrize("process", ["C", "D"])

@@ -1,5 +1,7 @@
 """The rules of the verdict, on numbers that are made up."""
 
+import math
+
 import pytest
 
 from pipeline.laboratory.verdicts import (
@@ -89,6 +91,14 @@ def test_seeds_that_disagree_leave_it_open():
     assert "seeds leave m open by 0.030" in verdict.reason
 
 
+def test_one_seed_leaves_everything_open():
+    for verdict in (
+        judge(at(0.15, 0.63, math.inf), "reverse_kl", OPTIMA, **RULE),
+        judge_none(at(-1.0, 0.2, math.inf), OPTIMA, **RULE),
+    ):
+        assert verdict == Judgement(Verdict.UNDECIDED, "one seed says nothing of its error")
+
+
 def test_an_objective_without_optimum_decides_nothing():
     assert judge(at(0.15, 0.63), "wasserstein", OPTIMA, **RULE).reason == "wasserstein has no optimum here"
 
@@ -118,7 +128,7 @@ def test_the_interval_of_three_seeds_is_students():
     point = Point.of([{"m": 0.49}, {"m": 0.50}, {"m": 0.51}])
     assert point.mean["m"] == pytest.approx(0.5)
     assert point.half_width["m"] == pytest.approx(0.02484, abs=1e-5)
-    assert Point.of([{"m": 0.49}]).half_width == {"m": 0.0}
+    assert Point.of([{"m": 0.49}]).half_width == {"m": math.inf}
 
 
 def test_one_refutation_refutes_and_confirmation_needs_one():

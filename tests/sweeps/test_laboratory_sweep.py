@@ -74,16 +74,19 @@ def test_every_unit_has_its_line_and_a_second_call_makes_nothing(
     mean = sum(float(row["m"]) for row in measured if row["cell"] == CELLS[0]) / 2
     assert float(on_data["m"]) == pytest.approx(mean)
     assert (on_data["claimed"], on_data["derived"]) == ("forward_kl", "l2_flow_bidirectional")
-    assert [row["claim"] for row in table("claims.csv")] == ["bidirectional-l2: forward_kl"]
+    assert [(row["claim"], row["reading"]) for row in table("claims.csv")] == [
+        ("bidirectional x l2: forward_kl", "table"),
+        ("bidirectional x l2: forward_kl", "text"),
+    ]
     assert len(table("exposure.csv")) == 2 * 7 * 3  # seeds, students, frames
     assert len(table("curves.csv")) == 6 * 2  # reports
     about = json.loads(Path("reports/laboratory/run.json").read_text())
     assert about["params"]["num_seeds"] == 2
     assert about["failed"] == {}
-    assert "bidirectional-l2: forward_kl: " in capsys.readouterr().out
+    assert "bidirectional x l2: forward_kl, table: " in capsys.readouterr().out
 
     units = {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")}
-    assert len(units) == 1 + 6 + 2 * 7
+    assert len(units) == 1 + 6 + 2 * 4
     before = digest_of(Path("reports/laboratory"))
     laboratory.main(params)
     assert {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")} == units
@@ -106,7 +109,7 @@ def test_a_table_without_verdicts_is_empty():
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("laboratory.processes", ["Z"], "laboratory: processes must be one of A, B, C, D, L, got 'Z'"),
+        ("laboratory.processes", ["Z"], "laboratory: processes must be one of A, B, C, D, E, L, got 'Z'"),
         ("laboratory.processes", [], "laboratory: processes must name at least one, got none"),
         ("laboratory.cells", {}, "laboratory: cells must name at least one, got none"),
         ("laboratory.rules.margin", 0.5, "laboratory.rules: margin must be at least 1, got 0.5"),

@@ -1,0 +1,56 @@
+"""What is claimed and what is derived of every cell of the laboratory."""
+
+import pytest
+
+from pipeline.config import parse_params
+from pipeline.data.processes import PROCESSES
+from pipeline.laboratory.derived import READINGS, claimed, derived, row_of_claims
+from pipeline.laboratory.optima import objectives_for
+from pipeline.laboratory.run import STUDENT_OF
+from tests.parameters import raw
+
+CELLS = parse_params(raw()).laboratory.cells
+
+
+@pytest.mark.parametrize(
+    ("cell", "table", "text"),
+    [
+        ("bidirectional-l2_flow", "forward_kl", "forward_kl_averaged"),
+        ("teacher_forcing-l2_elbo", "forward_kl", "teacher_forcing_forward_kl_averaged"),
+        ("diffusion_forcing-l2_elbo", "forward_kl", "forward_kl_averaged_independent"),
+        ("self_forcing-dmd", "reverse_kl", "reverse_kl_averaged"),
+        ("self_forcing-dmd_clean", "reverse_kl", None),
+        ("self_forcing-gan_non_saturating", "jensen_shannon", "jensen_shannon_averaged"),
+        ("diffusion_forcing_clean-dmd", "none", "none"),
+        ("self_forcing-sid", None, None),
+        ("teacher_forcing-dmd", None, None),
+        ("bidirectional-gan_saturating", None, None),
+    ],
+)
+def test_the_table_speaks_of_clean_clips_and_the_text_of_noised_ones(cell, table, text):
+    entry = CELLS[cell]
+    assert [claimed(entry.method, entry.loss, reading) for reading in READINGS] == [table, text]
+
+
+def test_switches_that_decide_what_is_minimised_have_rows_of_their_own():
+    rows = {name: row_of_claims(CELLS[name].method, CELLS[name].loss) for name in CELLS}
+    assert rows["self_forcing-dmd"] == rows["self_forcing-dmd_clean"] == "self_forcing x dmd"
+    assert rows["self_forcing_full-dmd"] == "self_forcing (gradient through the context) x dmd"
+    assert rows["self_forcing-gan_saturating"] == "self_forcing x gan (saturating)"
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_what_is_derived_or_claimed_of_a_process_is_predicted_there(process):
+    data = PROCESSES[process].law
+    known, tied = objectives_for(data), STUDENT_OF[process] == "tied"
+    for entry in CELLS.values():
+        if process in entry.processes:
+            name = derived(entry.method, entry.loss, data.num_frames, tied=tied)
+            assert name is None or name in known
+
+
+def test_restored_data_have_a_prediction_where_its_frames_are_cleaned_as_it_assumes():
+    entry = CELLS["diffusion_forcing_clean-dmd"]
+    assert derived(entry.method, entry.loss, 2, tied=False) == "diffusion_forcing_reverse_kl_averaged"
+    plain = CELLS["diffusion_forcing-l2_elbo"].method
+    assert derived(plain, entry.loss, 2, tied=False) == "reverse_kl_averaged"
