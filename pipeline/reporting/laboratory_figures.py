@@ -34,7 +34,7 @@ ROLLOUTS = {  # colour and line of what is rolled out
     "diffusion_forcing": ("#0072b2", "-"),
     "self_forcing": ("#009e73", "-"),
 }
-CONTEXTS = ("#3f92c9", "#74b2dc", "#a5cfea")  # of context noise, the more the paler
+CONTEXTS = ((0, (6, 1.4)), (0, (3.5, 1.4)), (0, (1, 1)))  # lines of context noise, the more the finer
 
 
 def draw_best_fits(found: Laboratory, processes: Sequence[str], path: Path) -> Path:
@@ -70,10 +70,8 @@ def _densities(axis: "Axes", process: str, fits: Mapping[str, tuple[Parameters, 
     axis.legend(fontsize=FONT, loc="upper right", borderaxespad=0.1, handlelength=1.9)
 
 
-def draw_clips(
-    found: Laboratory, process: str, rows: Sequence[Judged], path: Path, beside: Sequence[str] = ()
-) -> Path:
-    """Two frames of a clip: shaded, how probable data are; an ellipse for each cell, or objective in `beside`."""
+def draw_clips(found: Laboratory, process: str, rows: Sequence[Judged], path: Path) -> Path:
+    """Two frames of a clip: shaded, how probable data are; an ellipse for each cell."""
     figure = new_figure(WIDTH, 3.4 + (0.3 if found.warning else 0))
     axis = figure.add_subplot()
     law = of_process(process, 2)
@@ -85,11 +83,6 @@ def draw_clips(
     axis.contourf(
         across, up, values, levels=[*heights, values.max()], colors=["#efeff3", "#dfdfe6", "#c9c9d3", "#b2b2bf"]
     )
-    for name in beside:
-        points = ellipse(of_student(found.best(process)[name]), RADIUS)
-        axis.plot(
-            *points, color=INK, linewidth=1, linestyle=(0, (1.5, 1.2)), label=words.objective(name, short=True)
-        )
     for number, row in enumerate(rows):
         look: Any = {"color": hue(found, row.cell), "linestyle": ("-", (0, (4, 1.3)), (0, (1, 1)))[number % 3]}
         law_of_row = of_student(row.at)
@@ -190,7 +183,7 @@ def _rollout_look(name: str, names: Sequence[str]) -> dict[str, Any]:
     colour, line = ROLLOUTS[method]
     if variant.startswith("context_"):
         same = [other for other in names if other.startswith(f"{method}-context_")]
-        return {"color": CONTEXTS[same.index(name) % len(CONTEXTS)], "linestyle": line}
+        return {"color": colour, "linestyle": CONTEXTS[same.index(name) % len(CONTEXTS)]}
     return {"color": colour, "linestyle": (0, (2, 1.6)) if variant else line}
 
 

@@ -28,6 +28,7 @@ from pipeline.reporting.laboratory_brief import (
 )
 from pipeline.reporting.laboratory_evidence import Answered, answered, draw, evidence
 from pipeline.reporting.laboratory_figures import draw_best_fits, draw_exposure, draw_modes, with_modes
+from pipeline.reporting.laboratory_neural import neural_sections
 from pipeline.reporting.markup import STYLE, picture, table, warned
 from pipeline.reporting.style import theme
 from pipeline.unit import replace_file
@@ -102,6 +103,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
             f"<p>{escape(answers.exposure(found))}</p>",
             _drawn(draw_exposure(found, figures / f"{PREFIX}exposure.svg"), "exposure", found),
         ],
+        **neural_sections(found, reports / DIRECTORY, figures),
         "How it was measured": [method.measured(found)],
         "What it does not say": [method.limits(found)],
         "Provenance": [method.provenance(found, reports / DIRECTORY)],
