@@ -15,6 +15,7 @@ from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill, FDistillCritics
 from pipeline.losses.gan import Gan
 from pipeline.losses.loss import CriticLoss, Loss
+from pipeline.losses.pagoda import Pagoda, PagodaCritics
 from pipeline.losses.scores import Scores
 from pipeline.losses.sid import Sid
 from pipeline.models.denoiser import Denoiser
@@ -95,6 +96,8 @@ def _critics(loss: Loss, teacher: Denoiser, fake: Denoiser, discriminator: Discr
             return discriminator
         case FDistill():
             return FDistillCritics(_scores(loss.dmd, teacher, fake), discriminator)
+        case Pagoda():
+            return PagodaCritics(teacher, discriminator)
         case Add():
             return AddCritics(teacher, discriminator)
         case _ if isinstance(loss, CriticLoss):

@@ -1,9 +1,11 @@
 """What is said of a cell: by the sources, and by derivation, as the name of a predicted objective."""
 
+from dataclasses import replace
+
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting
 from pipeline.grid import Cell
-from pipeline.laboratory.objectives import ADD_WEIGHT, CLEANED, DIVERGENCES, RESTORED, SID_ALPHAS
+from pipeline.laboratory.objectives import ADD_WEIGHT, CLEANED, DIVERGENCES, PAGODA_WEIGHT, RESTORED, SID_ALPHAS
 from pipeline.losses.add import Add
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
@@ -11,6 +13,7 @@ from pipeline.losses.gan import Gan
 from pipeline.losses.kd import Kd
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import Loss
+from pipeline.losses.pagoda import Pagoda
 from pipeline.losses.sid import EXACT_ALPHA, Sid
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
@@ -78,6 +81,10 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
     """
     if isinstance(loss, L2):
         return _of_l2(method, loss, num_frames)
+    if isinstance(loss, Pagoda):
+        plain = Gan(objective="saturating")
+        same = (loss.gan_weight, replace(loss.gan, critic_updates=plain.critic_updates)) == (PAGODA_WEIGHT, plain)
+        return "pagoda" if num_frames == 1 and same else None
     if isinstance(loss, Kd):
         return "wasserstein" if num_frames == 1 else None
     name = _of_law(loss)

@@ -24,6 +24,7 @@ from pipeline.losses.gan import Gan
 from pipeline.losses.kd import Kd
 from pipeline.losses.l2 import L2
 from pipeline.losses.loss import CriticLoss, Loss
+from pipeline.losses.pagoda import Pagoda
 from pipeline.losses.sid import Sid
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
@@ -36,7 +37,16 @@ from pipeline.streams import stream, stream_seed
 from pipeline.training.loop import TrainingSpec, TrainState, train
 from pipeline.unit import Metrics
 
-MEASURED = (L2, Dmd, Gan, Sid, FDistill, Add, Kd)  # losses that ask nothing but frames of one step, or a denoiser
+MEASURED = (
+    L2,
+    Dmd,
+    Gan,
+    Sid,
+    FDistill,
+    Add,
+    Kd,
+    Pagoda,
+)  # losses that ask nothing but frames of one step, or a denoiser
 ONE_STEP = Sampler(num_steps=1)  # of students that make their frames
 SETTLED = 0.5  # last share of the steps, over which parameters are averaged
 

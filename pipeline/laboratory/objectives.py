@@ -152,6 +152,13 @@ def _add(data: GaussianMixture, precision: Precision) -> Value:
     )
 
 
+def _pagoda(data: GaussianMixture, precision: Precision) -> Value:
+    """On the line, where the flow of data keeps the order: its inverse is the best coupling with noise."""
+    clips = _clips(data, averaged(shared, TIME_WEIGHTS["score"]), precision, quadratic=False)
+    distance = squared_wasserstein(data, normal_nodes(1, precision))
+    return lambda chain, _: distance(chain) + 2 * PAGODA_WEIGHT * value_of(JENSEN_SHANNON, clips, chain)
+
+
 def _wasserstein(data: GaussianMixture, precision: Precision) -> Value:
     nodes = normal_nodes(1, precision) if data.num_frames == 1 else None
     distance = squared_wasserstein(data, nodes)
@@ -165,7 +172,7 @@ DIVERGENCES = {
     "softened_reverse_kl": SOFTENED_REVERSE_KL,
 }
 ENTROPY_WEIGHTS = (-0.5, -0.2, 0.2, 0.5, 0.8, 1.0)
-ADD_WEIGHT = 0.4  # of its adversary
+ADD_WEIGHT, PAGODA_WEIGHT = 0.4, 0.1  # of their adversaries
 CLEANED = Independent(
     clean_probability=0.5, first_clean_probability=0.25
 )  # frames that a few-step student is given
@@ -238,6 +245,7 @@ OBJECTIVES: dict[str, Objective] = {
         easier="reverse_kl_averaged_x0",
     ),
     "add": Objective(_add, applies=lambda data: data.num_frames == 1),
+    "pagoda": Objective(_pagoda, applies=lambda data: data.num_frames == 1),
     "wasserstein": Objective(_wasserstein, applies=lambda data: data.num_frames == 1 or data.num_components == 1),
     **{
         f"teacher_forcing_{name}": Objective(

@@ -1,5 +1,7 @@
 """What is claimed and what is derived of every cell of the laboratory."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.config import parse_params
@@ -54,3 +56,12 @@ def test_restored_data_have_a_prediction_where_its_frames_are_cleaned_as_it_assu
     assert derived(entry.method, entry.loss, 2, tied=False) == "diffusion_forcing_reverse_kl_averaged"
     plain = CELLS["diffusion_forcing-l2_elbo"].method
     assert derived(plain, entry.loss, 2, tied=False) == "reverse_kl_averaged"
+
+
+def test_losses_with_an_adversary_are_derived_at_the_weight_that_is_predicted():
+    for name, objective, weight in (("bidirectional-add", "add", 0.4), ("bidirectional-pagoda", "pagoda", 0.1)):
+        entry = CELLS[name]
+        assert entry.loss.gan_weight == weight
+        assert derived(entry.method, entry.loss, 1, tied=False) == objective
+        heavier = replace(entry.loss, gan_weight=2 * weight)
+        assert derived(entry.method, heavier, 1, tied=False) is None

@@ -31,6 +31,7 @@ SLOW = [
     ("self_forcing_full-dmd", "L"),
     ("self_forcing-gan_non_saturating", "D"),
     ("diffusion_forcing_clean-dmd", "D"),
+    ("bidirectional-add", "A"),
 ]
 LEARNED = [("bidirectional-gan_saturating", "A"), ("teacher_forcing-dmd", "D")]
 TOLERANCE = 0.02
