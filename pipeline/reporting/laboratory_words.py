@@ -61,6 +61,7 @@ INITIALS = {  # on figures
     "diffusion_forcing": "DF",
     "self_forcing": "SF",
 }
+SHORT_FORCINGS = {**INITIALS, "diffusion_forcing_causal": "DF", "diffusion_forcing": "DF, full attention"}
 CLEAN_LEVEL = 1e-3  # levels up to here are as good as none
 
 
@@ -73,7 +74,7 @@ def objective(name: str, *, short: bool = False) -> str:
             WEIGHTS.get(weighting, f" ({weighting} weights)"),
         )
         if short:
-            return f"L2 {PARTS.get(weighting, weighting)}, {INITIALS.get(forcing.removesuffix('_causal'), forcing)}"
+            return f"L2 {PARTS.get(weighting, weighting)}, {SHORT_FORCINGS.get(forcing, forcing)}"
         return f"noise-averaged {said}{weights}" if weights else said
     if name.startswith("sid_"):
         return f"SiD field, \u03b1 = {name.removeprefix('sid_')}"
