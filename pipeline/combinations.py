@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from pipeline.data.moving_blob import MovingBlob
 from pipeline.diffusion.adaptive import AdaptiveSchedule
 from pipeline.diffusion.denoising import loss_factor
 from pipeline.diffusion.noise_levels import check_chunks
@@ -176,6 +177,12 @@ def _check_clips(params: Params) -> None:
     encoder = partial(clip_encoder_spec, num_frames=prepare.num_frames, width=features.encoder_width)
     with_path("prepare.source", encoder, empty)
     with_path("prepare.source", DigitReaderSpec, prepare.source.frame_shape[0])
+    if isinstance(prepare.source, MovingBlob):
+        longest, most = prepare.num_frames * prepare.heldout_len_factor, prepare.source.max_frames
+        require(
+            longest <= most,
+            f"prepare.source.max_frames must be at least num_frames * heldout_len_factor, {longest}: got {most}",
+        )
     num_classes = prepare.source.num_classes
     require(
         num_classes <= NUM_CLASSES,

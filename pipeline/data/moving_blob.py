@@ -29,12 +29,12 @@ class BlobSystem:
 
     name: str
     share: float
-    start: tuple[float, float]
-    start_std: float = 0.6
+    start: tuple[float, float] = (0.0, 0.0)
+    start_std: float = 1.6
     turn: float = 0.0
-    decay: float = 1.0
+    decay: float = 0.995
     drift: tuple[float, float] = (0.0, 0.0)
-    noise: float = 0.15
+    noise: float = 0.16
 
     def __post_init__(self) -> None:
         within(0, 1, open_low=True, share=self.share)
@@ -72,10 +72,11 @@ class BlobSystem:
         return moved
 
 
-TURNING_AND_DRIFTING = (
-    BlobSystem("left", share=0.5, start=(-3.5, 0.0), turn=20.0),
-    BlobSystem("right", share=0.3, start=(-3.5, 0.0), turn=-20.0),
-    BlobSystem("down", share=0.2, start=(-3.5, 0.0), decay=0.85, drift=(0.5, 0.0)),
+# Every frame has nearly the law of the first, so that long clips show nothing that short ones do not.
+TURNING_AND_WANDERING = (
+    BlobSystem("left", share=0.5, turn=30.0),
+    BlobSystem("right", share=0.3, turn=-30.0),
+    BlobSystem("wander", share=0.2),
 )
 
 
@@ -95,17 +96,17 @@ class ReadOut:
 class MovingBlob:
     """A Gaussian blob on black, its centre moved by one of several linear dynamical systems, drawn once a clip.
 
-    The default ones start alike: which of them moves a clip shows only from the second frame on. Every split draws
-    from the same law, by a stream of its own. The law of paths is a mixture of Gaussians over all coordinates, and
-    stays so where a blob leaves the frame: it is drawn as far as it is seen, no path is thrown away or bent. That
-    at most MAX_LEAVING of the clips do, in as many as max_frames frames, is asked of the parameters.
+    No single frame of the default ones shows which of them moves it. Every split draws from the same law, by a
+    stream of its own. The law of paths is a mixture of Gaussians over all coordinates, and stays so where a blob
+    leaves the frame: it is drawn as far as it is seen, no path is thrown away or bent. That at most MAX_LEAVING of
+    the clips do, in as many as max_frames frames, is asked of the parameters.
 
     frame_size: pixels a side. blob_std: standard deviation of the light, in pixels. max_frames: of a clip.
     """
 
     frame_size: int = 16
     blob_std: float = 1.2
-    systems: tuple[BlobSystem, ...] = TURNING_AND_DRIFTING
+    systems: tuple[BlobSystem, ...] = TURNING_AND_WANDERING
     max_frames: int = 32
     frames_per_s: float = 8.0
 

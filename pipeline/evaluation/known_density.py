@@ -66,7 +66,8 @@ def measure(source: MovingBlob, reading: Reading) -> dict[str, Any]:
     """Of one set: the share that is read; of those the mean of ln q in nats, with its standard error, and systems.
 
     With the sign turned, the mean is the cross-entropy E_p[-ln q] of the law p that made the clips: KL(p || q) plus
-    the entropy of p. That of real clips is best; a mean above theirs says that p is narrower than q.
+    the entropy of p. That of real clips is best; a mean above theirs says that p is narrower than q. system_shares:
+    the mean posterior, the shares of the data its prior.
     """
     law = source.law(reading.paths.shape[1])
     points = reading.paths.flatten(1)

@@ -29,7 +29,7 @@ from pipeline.streams import numpy_stream
 from pipeline.unit import canonical_json, digest_of
 
 BLOB = MovingBlob()
-ONE = MovingBlob(systems=(BlobSystem("turns", share=1.0, start=(-3.0, 0.0), turn=20.0),))
+ONE = MovingBlob(systems=(BlobSystem("turns", 1.0, (-3.0, 0.0), start_std=0.6, turn=20.0, decay=1.0, noise=0.15),))
 
 
 def drawn(source, num_clips=1500, num_frames=8, seed=0):
@@ -72,8 +72,8 @@ def test_systems_are_counted_by_their_posterior():
     clips = lost.clips("test", 1500, 8, numpy_stream(0, "test"))
     found = measure(BLOB, read(BLOB, torch.from_numpy(clips.frames)))["system_shares"]
     drawn_shares = np.bincount(clips.labels["class"][:, 0]) / 1500
-    assert list(found) == ["left", "right", "down"]
-    assert list(found.values()) == pytest.approx(drawn_shares, abs=2e-3)
+    assert list(found) == ["left", "right", "wander"]
+    assert list(found.values()) == pytest.approx(drawn_shares, abs=0.01)
 
 
 def test_steps_add_up_to_the_path():
@@ -190,7 +190,7 @@ def test_evaluation_of_blobs_says_how_likely_they_are(finish, inputs, tmp_path):
     assert found["real"] == found["codec"] == measure(BLOB, read(BLOB, real[:, :4]))
     assert found["real_longer"] == measure(BLOB, read(BLOB, real))
     assert found["generated"]["read_share"] == 0  # of an untrained student
-    assert found["data_shares"] == {"left": 0.5, "right": 0.3, "down": 0.2}
+    assert found["data_shares"] == {"left": 0.5, "right": 0.3, "wander": 0.2}
 
 
 def test_metric_networks_learn_from_the_labels_of_blobs(inputs):
@@ -199,4 +199,4 @@ def test_metric_networks_learn_from_the_labels_of_blobs(inputs):
     spec = clip_encoder_spec(data.frames, num_frames=4, width=4)
     steps = train_clip_encoder(spec, data, num_steps=60, batch_size=16, learning_rate=4e-3, seed=0)
     losses = [loss["position_loss"] for _, loss in steps]
-    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
