@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from pipeline.config import load_params, parse_params
+from pipeline.data.moving_blob import MovingBlob
 from pipeline.params import Checkpoint
 from pipeline.schema import ConfigError
 from pipeline.unit import PROJECT
@@ -55,7 +56,7 @@ def blob(systems):
 
 
 def test_a_source_of_named_systems_is_built_and_refused_with_its_path():
-    system = {"name": "left", "share": 1.0, "start": [-3, 0], "turn": 20.0}
+    system = {"name": "left", "share": 1.0, "start": [-3, 0], "start_std": 0.5, "turn": 20.0}
     assert parse_params(blob([system])).prepare.source.systems[0].start == (-3.0, 0.0)
     with pytest.raises(ConfigError, match=r"^prepare.source.systems\[0\]: noise must be above 0, got 0.0$"):
         parse_params(blob([system | {"noise": 0.0}]))
@@ -63,8 +64,27 @@ def test_a_source_of_named_systems_is_built_and_refused_with_its_path():
         parse_params(blob([system | {"speed": 1.0}]))
 
 
+def test_clips_that_are_longer_than_blobs_stay_in_the_frame_are_refused():
+    params = blob([{"name": "only", "share": 1.0, "start_std": 1.0}])
+    params["prepare"]["source"]["max_frames"] = 15
+    with pytest.raises(
+        ConfigError, match=r"max_frames must be at least num_frames \* heldout_len_factor, 16: got 15"
+    ):
+        parse_params(params)
+
+
+def test_the_profile_of_blobs_writes_out_the_default_systems(tmp_path):
+    text = merged_params(
+        (PROJECT / "params.yaml").read_text(), (PROJECT / "profiles/blob.yaml").read_text(), "blob"
+    )
+    (tmp_path / "params.yaml").write_text(text)
+    params = load_params(tmp_path / "params.yaml")
+    assert params.prepare.source == MovingBlob()
+    assert params.prepare.num_frames * params.prepare.heldout_len_factor <= MovingBlob().max_frames
+
+
 def test_more_classes_than_metric_networks_have_are_refused():
-    systems = [{"name": str(k), "share": 1 / 11, "start": [0.0, 0.0]} for k in range(11)]
+    systems = [{"name": str(k), "share": 1 / 11} for k in range(11)]
     with pytest.raises(ConfigError, match=r"prepare.source must have at most 10 classes, .*: got 11$"):
         parse_params(blob(systems))
 

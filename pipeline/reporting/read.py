@@ -21,7 +21,8 @@ GIVEN = (
 REGRESSION = {"clean": "teacher_forcing", "noisy": "diffusion_forcing"}  # on stored trajectories, by their context
 TIMES = "\u00d7"
 KINDS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (*SCHEDULES.values(), *WEIGHTINGS.values())}
-PROFILE_OF_RESULTS = "default"  # any other profile is there to be fast
+PROFILE_OF_RESULTS = "default"
+PROFILES_OF_RESULTS = (PROFILE_OF_RESULTS, "blob")  # any other is there to be fast
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Study:
 
     @property
     def is_smoke(self) -> bool:
-        """Whether the numbers mean nothing: they do only under the default profile."""
-        return self.profile != PROFILE_OF_RESULTS
+        """Whether the numbers mean nothing: they do only under the profiles of results."""
+        return self.profile not in PROFILES_OF_RESULTS
 
     @property
     def warning(self) -> str | None:
