@@ -9,7 +9,7 @@ import pytest
 from pipeline.grid import Cell, cells
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.likelihood import absence
-from pipeline.reporting.read import TIMES, artifact_digest, read_study, short_name
+from pipeline.reporting.read import TIMES, Study, artifact_digest, read_study, short_name
 from pipeline.unit import digest_of
 
 
@@ -115,6 +115,13 @@ def test_study_refuses_records_of_two_profiles(reports):
     edit(reports / "codec" / "record.json", lambda record: record.update(profile="smoke"))
     with pytest.raises(DamagedRecordError, match="one profile, found: default, smoke"):
         read_study(reports)
+
+
+@pytest.mark.parametrize(("profile", "warned"), [("default", False), ("blob", False), ("smoke", True)])
+def test_the_numbers_of_every_profile_but_those_of_results_are_said_to_mean_nothing(profile, warned):
+    study = Study(profile=profile, records=(), checkpoints=())
+    assert study.is_smoke == warned
+    assert (study.warning == f"profile {profile}: these numbers mean nothing") == warned
 
 
 def test_study_refuses_an_empty_directory(tmp_path):
