@@ -15,6 +15,7 @@ VIEW_PATH = (
 NOTE = """# forcing-grid
 
 One run a unit of work: a stage of the pipeline, or one item of it, under one parent run a profile.
+A sweep is a run with a child a trial: of the laboratory, what a cell settled on and the verdicts on it, as tags.
 `final.*` are the unit's results; the other metrics are its training curves, by step.
 
 Everything here is read from `reports/` and from running units, and can be deleted: `python3 -m pipeline track`

@@ -7,27 +7,27 @@ The only module that imports mlflow.
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.lineage import ended_at, lock_digests, source_tags
+from pipeline.mlflow_values import allowed, flatten, in_batches, split_values
 from pipeline.records import Record, Row, RunningUnit, read_records, running_units
 from pipeline.saved_view import NOTE, VIEW_NAME, VIEW_PATH, view_envelope
+from pipeline.sweep_records import Sweep, read_sweeps
 from pipeline.unit import canonical_json, single_writer
 
 EXPERIMENT = "forcing-grid"
 METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # the most that MLflow takes in one call
 LONGEST_VALUE = 5000  # characters of a parameter or tag
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # for a server
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def track(workspace: Path, units: Path, *, uri: str | None = None) -> Tracked:
             leaves what it did not take pending.
     """
     records, damaged = read_records(workspace / "reports")
-    fingerprints = sorted(record.fingerprint for record in records)
+    sweeps, damaged_sweeps = read_sweeps(workspace / "reports")
+    damaged += damaged_sweeps
+    fingerprints = sorted(one.fingerprint for one in (*records, *sweeps))
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     sent, running, num_new, page, reason = [], [], 0, "", ""
@@ -65,6 +67,9 @@ def track(workspace: Path, units: Path, *, uri: str | None = None) -> Tracked:
             for record, is_new in ledger.write_all(records, units):
                 sent.append(record.fingerprint)
                 num_new += is_new
+            for sweep in sweeps:
+                num_new += ledger.write_sweep(sweep)
+                sent.append(sweep.fingerprint)
             running = ledger.follow(running_units(units))
             ledger.describe(records)
         except (MlflowException, OSError) as error:  # requests' errors are OSErrors
@@ -167,6 +172,39 @@ class Ledger:
         self.client.log_artifacts(run_id, str(record.directory))
         self.client.set_terminated(run_id, end_time=end)
 
+    def write_sweep(self, sweep: Sweep) -> bool:
+        """A sweep as a run with a child a trial; whether it had to be written. Others are no longer current."""
+        condition = f"tags.kind = 'sweep' and tags.sweep = '{sweep.name}' and tags.profile = '{sweep.profile}'"
+        kept = False
+        for run in self.runs(condition):
+            trials = list(self.runs(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"))
+            if run.info.status != "FINISHED" or (kept and run.data.tags["fingerprint"] == sweep.fingerprint):
+                for one in (*trials, run):
+                    self.client.delete_run(one.info.run_id)
+                continue
+            is_it = run.data.tags["fingerprint"] == sweep.fingerprint
+            kept = kept or is_it
+            for one in (run, *trials) if run.data.tags["current"] != str(is_it).lower() else ():
+                self.client.set_tag(one.info.run_id, "current", str(is_it).lower())
+        if not kept:
+            self._write_sweep(sweep)
+        return not kept
+
+    def _write_sweep(self, sweep: Sweep) -> None:
+        tags = {"sweep": sweep.name, "profile": sweep.profile, "fingerprint": sweep.fingerprint, "current": "true"}
+        above = {"kind": "sweep", "mlflow.parentRunId": self.parent_of(sweep.profile)}
+        run = self.client.create_run(self.experiment, tags={**tags, **above}, run_name=f"sweep {sweep.name}")
+        failed = {f"failed.{name}": reason for name, reason in sweep.failed.items()}
+        self.log(run.info.run_id, params=flatten(sweep.params), tags=failed)
+        self.client.log_artifacts(run.info.run_id, str(sweep.directory))
+        for trial in sweep.trials:
+            own = {"kind": "trial", "mlflow.parentRunId": run.info.run_id}
+            child = self.client.create_run(self.experiment, tags={**tags, **own}, run_name=trial.name).info.run_id
+            now = int(time.time() * 1000)
+            self.log(child, [(name, value, now, 0) for name, value in trial.metrics.items()], tags=trial.tags)
+            self.client.set_terminated(child)
+        self.client.set_terminated(run.info.run_id)
+
     def log_curve(self, run_id: str, curve: Iterable[Row], start: int, end: int) -> None:
         rows = list(curve)
         last = max((row["step"] for row in rows), default=1.0) or 1.0
@@ -241,43 +279,6 @@ class Ledger:
 
 def is_server(uri: str | None) -> bool:
     return uri is not None and uri.startswith(("http://", "https://"))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level of dotted names; lists that hold sections are numbered."""
-    flat = {}
-    for key, value in values.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
-            value = {str(number): part for number, part in enumerate(value)}
-        if isinstance(value, Mapping):
-            flat |= flatten(value, name)
-        else:
-            flat[name] = value
-    return flat
-
-
-def split_values(flat: Mapping[str, Any]) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:
-    """Numbers as (step, value), a list of numbers over its index; and the texts. What has no value is left out."""
-    series, texts = {}, {}
-    for name, value in flat.items():
-        parts = value if isinstance(value, list) else [value]
-        if any(isinstance(part, str) for part in parts):
-            texts[name] = value if isinstance(value, str) else canonical_json(value)
-        else:
-            points = [(step, float(part)) for step, part in enumerate(parts) if part is not None]
-            series |= {name: points} if points else {}
-    return series, texts
-
-
-def in_batches(items: list[Item], size: int) -> Iterator[list[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def allowed(name: str) -> str:
-    """The name with what MLflow forbids in keys replaced."""
-    return re.sub(r"[^\w\-. /]", "_", name)[:250]
 
 
 def first_line(error: Exception) -> str:

@@ -1,0 +1,46 @@
+"""Results as MLflow takes them: flat names, numbers over steps, texts, in batches."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pipeline.unit import canonical_json
+
+Item = TypeVar("Item")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level of dotted names; lists that hold sections are numbered."""
+    flat = {}
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+            value = {str(number): part for number, part in enumerate(value)}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, name)
+        else:
+            flat[name] = value
+    return flat
+
+
+def split_values(flat: Mapping[str, Any]) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:
+    """Numbers as (step, value), a list of numbers over its index; and the texts. What has no value is left out."""
+    series, texts = {}, {}
+    for name, value in flat.items():
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, str) for part in parts):
+            texts[name] = value if isinstance(value, str) else canonical_json(value)
+        else:
+            points = [(step, float(part)) for step, part in enumerate(parts) if part is not None]
+            series |= {name: points} if points else {}
+    return series, texts
+
+
+def in_batches(items: list[Item], size: int) -> Iterator[list[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def allowed(name: str) -> str:
+    """The name with what MLflow forbids in keys replaced."""
+    return re.sub(r"[^\w\-. /]", "_", name)[:250]
