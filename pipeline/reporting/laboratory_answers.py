@@ -110,7 +110,8 @@ def meaning(rows: Sequence[Judged]) -> str:
 
 def answer(found: Laboratory) -> list[str]:
     """The outcome in a few sentences."""
-    return [sentence for sentence in (*_of_claims(found), _of_derived(found), _of_modes(found)) if sentence]
+    sentences = (*_of_claims(found), _of_derived(found), _of_modes(found), _of_roll_outs(found))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _of_claims(found: Laboratory) -> list[str]:
@@ -173,6 +174,17 @@ def _of_modes(found: Laboratory) -> str:
         "It matters for what a model forgets: of the mode that is rarest in data, cells keep this many times its "
         "share: "
         f"{', '.join(parts)}."
+    )
+
+
+def _of_roll_outs(found: Laboratory) -> str:
+    """The methods as they are, without what is tried beside them."""
+    run = found.params["exposure"]
+    ends = {name: numbers["variance"][-1] for name, numbers in rolled(found).items() if "-" not in name}
+    shown = ", ".join(f"{_rolled_words(name)} {value:.2f}" for name, value in ends.items())
+    return (
+        f"And for long clips: trained on {run['trained_frames']} frames and rolled out to {run['num_frames']} by a "
+        f"sampler that adds a little noise, frames have a variance, 1 in data, of: {shown}."
     )
 
 

@@ -63,7 +63,7 @@ def in_brief(study: Study, reports: Path) -> dict[str, list[str]]:
             answer_list(found, with_learned=False),
             f"<p>{link} <code>{COMMAND}</code> makes it.</p>",
             claims_table(found, brief=True),
-            narrow(as_map(drawn, warned(found.warning, MAP_CAPTION))),
+            narrow(picture(drawn, warned(found.warning, MAP_CAPTION))),
         ]
     }
 
@@ -94,11 +94,6 @@ def draw_process(found: Laboratory, process: str, figures: Path) -> Path:
 def narrow(content: str) -> str:
     """No wider than text: its letters are as large as those around it."""
     return f'<div class="narrow">{content}</div>'
-
-
-def as_map(path: Path, caption: str) -> str:
-    """A picture of many small letters: it scrolls where the page is narrower than they can be read on."""
-    return f'<div class="map">{picture(path, caption)}</div>'
 
 
 def pill(verdict: str) -> str:

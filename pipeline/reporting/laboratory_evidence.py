@@ -49,9 +49,10 @@ def _judged(found: Laboratory, row: Judged, expected: str) -> Judgement:
     return judge(row.point, expected, optima, **rule)
 
 
-def evidence(found: Laboratory, one: Answered) -> list[str]:
-    """A sentence a student: where it ended, how far from what is supposed and from what is derived; HTML."""
-    said = []
+def evidence(found: Laboratory, one: Answered) -> dict[str, list[str]]:
+    """By process, the drawn one first: where students ended, how far from what is supposed and derived; HTML."""
+    drawn = most_telling(found, one)
+    said: dict[str, list[str]] = {drawn: []}
     for row in one.rows:
         at = ", ".join(f"{name} = {value:.3f}" for name, value in row.at.items())
         parts = []
@@ -62,7 +63,7 @@ def evidence(found: Laboratory, one: Answered) -> list[str]:
                 parts.append(f"{away:.3f} from the {of} {words.objective(objective)}")
         if expected == NONE:
             parts.insert(0, f"{row.distance:.3f} from the nearest optimum, {words.objective(row.nearest)}")
-        said.append(
+        said.setdefault(row.process, []).append(
             f"{escape(words.cell(row.cell))} on process {row.process} ends at {escape(at)}: "
             f"{escape('; '.join(parts))}."
         )
@@ -73,7 +74,7 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
     """What refutes it, or does not: laws where they can be drawn, else a map."""
     name = one.question.name
     paths = []
-    process = _most_telling(found, one)
+    process = most_telling(found, one)
     rows = [row for row in one.rows if row.process == process]
     named = {*(supposed(one, row) for row in rows), *(row.derived for row in rows)}
     others = [
@@ -92,7 +93,7 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
     return paths
 
 
-def _most_telling(found: Laboratory, one: Answered) -> str:
+def most_telling(found: Laboratory, one: Answered) -> str:
     """The process where a student lies farthest from what is supposed; of clips, where their law can be drawn."""
     rows = one.rows
     if one.question.name in OF_CLIPS:

@@ -228,7 +228,7 @@ def draw_exposure(found: Laboratory, path: Path) -> Path:
 
 
 LEADER: Any = {"arrowstyle": "-", "color": FLOOR, "linewidth": 0.6}
-PLACE = {"left": 0.09, "right": 0.66, "top": 0.93, "bottom": 0.075, "hspace": 0.32}
+PLACE = {"left": 0.1, "right": 0.61, "top": 0.93, "bottom": 0.075, "hspace": 0.32}
 
 
 def _name_ends(axis: "Axes", ends: Mapping[str, float], names: Sequence[str], digits: str) -> None:

@@ -16,8 +16,8 @@ from pipeline.reporting.style import FAINT, FLOOR, HUES, INK, MARKERS, new_figur
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 5.4  # inches: a phone shows it as wide as it is
-LEFT, MAP_WIDTH, GAP = 0.62, 2.05, 0.33  # inches: margin, map, and between map and labels
+WIDTH = 4.75  # inches: about as wide as a phone, where letters keep their size
+LEFT, MAP_WIDTH, GAP = 0.56, 1.7, 0.28  # inches: margin, map, and between map and labels
 BOTTOM, TOP, HEAD = 0.5, 0.3, 0.35  # inches: under and over the map, and for a warning
 LEAST_HEIGHT = 3.2  # inches of a map
 LINE = 10.2  # points, of a label
@@ -120,7 +120,8 @@ def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Co
             axis.plot(*_in(site.at, plane), "o", markersize=8, mfc="none", mec=INK, mew=1.1, zorder=5)
     axis.set_xlabel(AXES[plane[0]], fontsize=8)
     axis.set_ylabel(AXES[plane[1]], fontsize=8)
-    axis.tick_params(labelsize=7.5)
+    axis.tick_params(labelsize=7)
+    axis.locator_params(axis="x", nbins=5)
     _label(axis, beside, sites, blocks, plane, found)
     return save(figure, path, found)
 

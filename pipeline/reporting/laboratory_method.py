@@ -7,10 +7,44 @@ from pathlib import Path
 from pipeline.reporting.laboratory import COMMAND, Laboratory
 
 CLAIMS = """Verdicts are with exact critics and on all processes together: one process on which the student settles
-elsewhere refutes a claim. Noise-averaged: a mean over levels of noise on both model and data."""
+elsewhere refutes a claim. Table: the claim read as the post's table has it, a divergence of clean clips. Text: as
+its text has it, averaged over levels of noise on both model and data."""
 CELLS = """Distances are the largest difference of a parameter. Derived: what this project derives for the
 cell, as the name of a predicted objective. Cannot be told from: other objectives whose optimum is within the
 tolerance of the nearest one. Divergences reached, in nats, are of clean clips, mean over seeds."""
+
+
+GLOSSARY = {
+    "student": "The model in training; here of two to five parameters, so that it cannot fit.",
+    "cell": "A method with a loss: one way of training.",
+    "forward KL": "KL(data \u2016 model): large where the model leaves out what data have.",
+    "reverse KL": "KL(model \u2016 data): large where the model makes what data have not.",
+    "Jensen\u2013Shannon": "The mean KL of model and of data from the mixture of both: between the two.",
+    "softened reverse KL": "KL(mixture of both \u2016 data): a reverse KL that never becomes infinite.",
+    "Fisher divergence": "The mean squared difference of the scores, the slopes of the log densities.",
+    "noise-averaged": "Of noised model and noised data, averaged over levels of noise, with some weight.",
+    "critics": "Networks beside the student that tell model from data, or learn its score. Exact: closed forms.",
+    "detached": "Without the gradient through the student's own earlier frames, as self forcing is coded.",
+}
+PROCESSES = {
+    "A": "one frame, of two modes that touch; 25 % of data are in the wider one",
+    "B": "one frame, of two modes apart",
+    "C": "two frames, an autoregression whose noise has two modes",
+    "D": "two frames of a clip that keeps one of two modes",
+    "E": "four frames with an echo after two, which no student of one frame of context hears",
+    "L": "four frames of a linear-Gaussian process with a longer memory than the student's",
+}
+
+
+def glossary() -> str:
+    """The words of the page; HTML."""
+    entries = "".join(f"<dt>{escape(word)}</dt><dd>{escape(said)}</dd>" for word, said in GLOSSARY.items())
+    return f"<details><summary>Words of this page</summary><dl>{entries}</dl></details>"
+
+
+def process(name: str) -> str:
+    """What a process is, where it is one of ours."""
+    return f"Process {name}: {PROCESSES[name]}." if name in PROCESSES else f"Process {name}."
 
 
 def measured(found: Laboratory) -> str:

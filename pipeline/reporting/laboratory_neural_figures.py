@@ -88,7 +88,7 @@ def draw_steps(found: Laboratory, rows: Sequence[StepKl], path: Path) -> Path:
     kinds = [kind for kind in CONTEXTS if any(row.contexts == kind for row in rows)]
     figure = new_figure(WIDTH, 2.5 * len(kinds) + _head(found))
     figure.set_layout_engine("none")
-    place = {"left": 0.09, "right": 0.66, "top": 0.92, "bottom": 0.09, "hspace": 0.32}
+    place = {"left": 0.11, "right": 0.64, "top": 0.92, "bottom": 0.09, "hspace": 0.32}
     axes = figure.subplots(len(kinds), 1, squeeze=False, gridspec_kw=place)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):
         ends = {}

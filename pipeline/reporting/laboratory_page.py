@@ -17,7 +17,6 @@ from pipeline.reporting.laboratory_brief import (
     PAGE,
     PREFIX,
     answer_list,
-    as_map,
     claims_table,
     draw_maps,
     failures,
@@ -77,10 +76,11 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
     """Every section by its title, its figures drawn."""
     maps = draw_maps(found, figures)
     first, *rest = maps.values()
-    others = "".join(as_map(path, f"Process {process}.") for process, path in list(maps.items())[1:])
+    others = "".join(picture(path, method.process(process)) for process, path in list(maps.items())[1:])
     results = [
         *failures(found),
         answer_list(found),
+        method.glossary(),
         _drawn(draw_best_fits(found, _processes_of_one_frame(found), figures / f"{PREFIX}fits.svg"), "fits", found)
         if _processes_of_one_frame(found)
         else "",
@@ -89,7 +89,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
         "The answer": results,
         "Claim by claim": [claims_table(found)],
         "The map of optima": [
-            narrow(as_map(first, warned(found.warning, MAP_CAPTION))),
+            narrow(picture(first, warned(found.warning, MAP_CAPTION))),
             f'<h3>The same on the other processes</h3><div class="maps">{others}</div>' if rest else "",
         ],
         "Tempting claims, and what students say": [_question(found, one, figures) for one in answered(found)],
@@ -144,13 +144,18 @@ def _question(found: Laboratory, one: Answered, figures: Path) -> str:
     paths = draw(found, one, figures)
     drawn = [picture(path, asked.caption if number == 0 else MAP_BESIDE) for number, path in enumerate(paths)]
     shown = narrow(drawn[0]) if len(drawn) == 1 else f'<div class="pair">{"".join(drawn)}</div>'
-    lines = "".join(f"<li>{line}</li>" for line in asked.lines)
-    said = "".join(f"<li>{line}</li>" for line in evidence(found, one))
+    of_drawn, *others = evidence(found, one).values()
+    rest = [line for said in others for line in said]
+    more = f"<details><summary>On other processes</summary><ul>{_items(rest)}</ul></details>" if rest else ""
     return (
         f'<div class="question"><h3>{escape(asked.title)}</h3><p>The claim: {escape(asked.claim)} '
-        f"{pill(one.judgement.verdict.value)}</p><p>What is derived:</p><ol>{lines}</ol>{shown}"
-        f"<details><summary>What the students did</summary><ul>{said}</ul></details></div>"
+        f"{pill(one.judgement.verdict.value)}</p><p>What is derived:</p><ol>{_items(asked.lines)}</ol>"
+        f"<p>What students did:</p><ul>{_items(of_drawn)}</ul>{shown}{more}</div>"
     )
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "".join(f"<li>{line}</li>" for line in lines)
 
 
 def cells_tables(found: Laboratory) -> list[str]:
@@ -160,7 +165,7 @@ def cells_tables(found: Laboratory) -> list[str]:
     tables = [f"<p>{warned(found.warning, escape(method.CELLS))}</p>"]
     for process in found.processes:
         rows = [("", _cells_of(found, row, heads)) for row in found.judged if row.process == process]
-        tables.append(table(heads, rows, caption=f"Process {process}", kind="wordy"))
+        tables.append(table(heads, rows, caption=escape(method.process(process)), kind="wordy"))
     return tables
 
 

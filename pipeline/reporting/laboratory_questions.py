@@ -55,7 +55,7 @@ QUESTIONS = (
         "The non-saturating GAN minimises the Jensen\u2013Shannon divergence.",
         (
             """The best discriminator tells data, of law q, from the student's clips, of law p, by
-            D = q / (p + q).""",
+            D&nbsp;=&nbsp;q&nbsp;/&nbsp;(p&nbsp;+&nbsp;q).""",
             """The saturating loss, E<sub>p</sub> log(1 \u2212 D), then has the gradient of 2 JSD(p, q).""",
             """The usual one, \u2212E<sub>p</sub> log D, has that of 2 KL(\u00bd(p + q) \u2016 q) =
             KL(p \u2016 q) \u2212 2 JSD(p, q): a softened reverse KL.""",
@@ -73,7 +73,7 @@ QUESTIONS = (
             """At level t the difference of the two scores moves samples down KL(p<sub>t</sub> \u2016
             q<sub>t</sub>), of the noised laws.""",
             """Its mean over levels is the gradient of E<sub>t</sub> w(t) KL(p<sub>t</sub> \u2016 q<sub>t</sub>): w
-            = 1 in the space of scores, \u03c3\u00b2 / \u03b1\u00b2 in that of x<sub>0</sub>.""",
+            = 1 in the space of scores, \u03c3\u00b2/\u03b1\u00b2 in that of x<sub>0</sub>.""",
             """Noise fills the gap between modes, so a noised term blames a broad student less; only t \u2192 0
             gives KL(p \u2016 q).""",
         ),
