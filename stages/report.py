@@ -1,12 +1,15 @@
-"""Draw the report from the records of all stages: python -m stages.report"""
+"""Draw both pages from the records of all stages and the tables of the laboratory: python -m stages.report"""
 
 from pipeline.config import Params
 from stages.entry import REPORTS, stage
 
 
 def main(params: Params) -> None:
+    from pipeline.reporting.laboratory_page import write_laboratory
     from pipeline.reporting.page import write_report
 
+    if (REPORTS / "laboratory").exists():
+        write_laboratory(REPORTS, profile=params.profile)
     write_report(REPORTS, profile=params.profile)
 
 

@@ -16,6 +16,7 @@ from pipeline.laboratory.exposure import Exposure, predicted_variance
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.predict import Predict
 from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryRun
+from pipeline.reporting.laboratory_page import write_laboratory
 from pipeline.reporting.read import PROFILE_OF_RESULTS
 from pipeline.unit import as_plain, replace_file, write_json
 from stages.entry import REPORTS, stage
@@ -24,7 +25,6 @@ from sweeps.runner import InTurn, Made, about, end_if_failed, run_all
 
 PREDICTED, EXPOSURE = "predicted", "exposure"  # in the place of a cell
 PREDICTION_STEPS = 4000  # of the bar, for the predictions of one process
-SHOWN = ("cell", "process", "critics", "claimed", "verdict", "derived", "derived_verdict", "nearest", "distance")
 OF_THE_BEST = ("forward_kl", "reverse_kl", "integration_error")
 AFTER_THE_FIRST = ("correlation", "reverse_kl_by_frame")
 Row = dict[str, Any]
@@ -55,6 +55,7 @@ def main(params: Params) -> None:
         print(as_text(conclusions), flush=True)
         if params.profile != PROFILE_OF_RESULTS:
             print(f"\nprofile {params.profile}: these numbers mean nothing", flush=True)
+        print(f"\nThe page: {write_laboratory(REPORTS, profile=params.profile)}", flush=True)
     end_if_failed(outcome, noun="units")
 
 
@@ -168,10 +169,24 @@ def as_text(conclusions: list[Conclusion]) -> str:
     """The table of the terminal, and what all processes say of every claim."""
     import pandas as pd
 
-    rows = [{column: one.row()[column] for column in SHOWN} for one in conclusions]
-    lines = [f"{row['claim']}, {row['reading']}: {row['verdict']} ({row['reason']})" for row in over_cells(conclusions)]
-    table = pd.DataFrame(rows).fillna("").to_string(index=False, float_format=lambda value: f"{value:.4f}")
-    return "\n".join([table, "", *lines])
+    table = pd.DataFrame([line_of(one) for one in conclusions])
+    lines = [f"{row['claim']} ({row['reading']}): {row['verdict']}" for row in over_cells(conclusions)]
+    shown = table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
+    return "\n".join([shown, "", "Claims, as the table and as the text of the post have them:", *lines])
+
+
+def line_of(one: Conclusion) -> Row:
+    """Of one cell: where it settled, whether that was derived, and what it says of the claims."""
+    claims = [f"{opinion.objective} {opinion.judgement.verdict.value}" for opinion in one.claims.values()]
+    return {
+        "cell": one.cell,
+        "on": one.process,
+        "critics": one.critics,
+        "settles next to": one.identified.nearest,
+        "distance": one.identified.distance,
+        "as derived": one.derivation.judgement.verdict.value if one.derivation else "",
+        "claimed": claims[0] if claims else "",
+    }
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ STAND_IN = """import json, sys
 from pathlib import Path
 name, *items = Path(__file__).stem, *sys.argv[1:]
 path = Path(*([name, "-".join(items)] if name == "evaluate" else items if name == "student" else [name, *items]))
-outs = {"report": ["index.html", "grid.csv", "figures"], "track": ["tracked.json"]}.get(name)
+outs = {"report": ["index.html", "laboratory.html", "grid.csv", "figures"], "track": ["tracked.json"]}.get(name)
 for out in [Path("reports", o) for o in outs] if outs else [Path("reports", path), Path("artifacts", path)]:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("x") if out.suffix else out.mkdir(exist_ok=True)
@@ -44,12 +44,18 @@ def test_dvc_runs_the_losses_of_the_parameters_before_what_reads_all_reports(tmp
     for stage in ("distill", "rollout"):
         del params[stage]["losses"]["gan"], params[stage]["training"]["gan"], params["checkpoints"][f"{stage}-gan"]
     YAML().dump(params, tmp_path / "params.yaml")
-    for name in ("pipeline", "stages", ".dvc"):
+    for name in ("pipeline", "stages", "sweeps", ".dvc"):
         (tmp_path / name).mkdir()
-    (tmp_path / "pipeline" / "code.py").touch()
+    for stage in YAML(typ="safe", pure=True).load((PROJECT / "dvc.yaml").read_text())["stages"].values():
+        for path in stage.get("deps", []):
+            if path.startswith("pipeline/"):
+                made = tmp_path / path
+                (made if made.suffix else made / "code.py").parent.mkdir(parents=True, exist_ok=True)
+                (made if made.suffix else made / "code.py").touch()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-    for path in (PROJECT / "stages").glob("*.py"):
-        (tmp_path / "stages" / path.name).write_text("" if path.stem in ("__init__", "entry") else STAND_IN)
+    for path in (*(PROJECT / "stages").glob("*.py"), *(PROJECT / "sweeps").glob("*.py")):
+        is_library = path.stem in ("__init__", "entry", "parallel", "runner")
+        (tmp_path / path.parent.name / path.name).write_text("" if is_library else STAND_IN)
     binaries = Path(sys.executable).parent
     env = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"}
 

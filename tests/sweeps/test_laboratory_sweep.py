@@ -83,7 +83,7 @@ def test_every_unit_has_its_line_and_a_second_call_makes_nothing(
     about = json.loads(Path("reports/laboratory/run.json").read_text())
     assert about["params"]["num_seeds"] == 2
     assert about["failed"] == {}
-    assert "bidirectional x l2: forward_kl, table: " in capsys.readouterr().out
+    assert "bidirectional x l2: forward_kl (table): " in capsys.readouterr().out
 
     units = {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")}
     assert len(units) == 1 + 6 + 2 * 4
