@@ -1,5 +1,6 @@
 """What the laboratory found, in sentences made of its numbers."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,8 +133,8 @@ def _of_claims(found: Laboratory) -> list[str]:
         parts = [verdict if alike else f"{verdict} by the {'/'.join(of)}" for verdict, of in by_verdict.items()]
         fates.setdefault(", ".join(parts), []).append(subject(row.subject))
     listed = ". ".join(f"{fate[0].upper()}{fate[1:]}: {', '.join(names)}" for fate, names in fates.items())
-    num_kinds = len(rows)
-    return [f"Of what the post says of {num_kinds} kinds of cells, {'; '.join(counts)}.", f"{listed}."]
+    kinds = f"{len(rows)} kind{'s' if len(rows) > 1 else ''} of cells"
+    return [f"Of what the post says of {kinds}, {'; '.join(counts)}.", f"{listed}."]
 
 
 def _of_derived(found: Laboratory) -> str:
@@ -156,7 +157,8 @@ def learned(found: Laboratory) -> str:
         away = found.away(row, row.derived) if row.critics == LEARNED else None
         if away is not None:
             width = max(row.half_width.values())
-            parts.append(f"{words.cell(row.cell)} on {row.process} {away:.3f} (seeds \u00b1 {width:.3f})")
+            seeds = f"seeds \u00b1 {width:.3f}" if math.isfinite(width) else "one seed"
+            parts.append(f"{words.cell(row.cell)} on {row.process} {away:.3f} ({seeds})")
     if not parts:
         return ""
     return f"With learned critics, the distance from the derived optimum is: {'; '.join(parts)}."

@@ -6,7 +6,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.laboratory.verdicts import Judgement, Parameters, judge, judge_none, over_processes
+from pipeline.laboratory.verdicts import (
+    Judgement,
+    Optima,
+    Parameters,
+    judge,
+    judge_none,
+    over_processes,
+    to_objective,
+)
 from pipeline.reporting import laboratory_words as words
 from pipeline.reporting.laboratory import EXACT, Judged, Laboratory
 from pipeline.reporting.laboratory_figures import draw_clips, draw_fits
@@ -44,8 +52,7 @@ def _judged(found: Laboratory, row: Judged, expected: str) -> Judgement:
     rule = {"tolerance": found.rules.within(row.critics), "margin": found.rules.margin}
     optima = found.sites[row.process]
     if expected == NONE:
-        clips = {name: at for name, at in optima.items() if not name.startswith(RESTORED)}
-        return judge_none(row.point, clips, **rule)
+        return judge_none(row.point, _of_clips(found, row), **rule)
     return judge(row.point, expected, optima, **rule)
 
 
@@ -62,7 +69,10 @@ def evidence(found: Laboratory, one: Answered) -> dict[str, list[str]]:
             if away is not None and not (of == "derived" and objective == expected):
                 parts.append(f"{away:.3f} from the {of} {words.objective(objective)}")
         if expected == NONE:
-            parts.insert(0, f"{row.distance:.3f} from the nearest optimum, {words.objective(row.nearest)}")
+            nearest, away = nearest_of_clips(found, row)
+            parts.insert(
+                0, f"{away:.3f} from the nearest optimum of a divergence of clips, {words.objective(nearest)}"
+            )
         said.setdefault(row.process, []).append(
             f"{escape(words.cell(row.cell))} on process {row.process} ends at {escape(at)}: "
             f"{escape('; '.join(parts))}."
@@ -98,7 +108,19 @@ def most_telling(found: Laboratory, one: Answered) -> str:
     rows = one.rows
     if one.question.name in OF_CLIPS:
         rows = [row for row in rows if "m1" in row.at] or rows
-    return max(rows, key=lambda row: found.away(row, supposed(one, row)) or row.distance).process
+    return max(rows, key=lambda row: found.away(row, supposed(one, row)) or nearest_of_clips(found, row)[1]).process
+
+
+def nearest_of_clips(found: Laboratory, row: Judged) -> tuple[str, float]:
+    """Of objectives that compare the student's clips with data, the one whose optimum is nearest, and how near."""
+    away = {name: to_objective(row.at, at) for name, at in _of_clips(found, row).items()}
+    nearest = min(away, key=away.__getitem__)
+    return nearest, away[nearest]
+
+
+def _of_clips(found: Laboratory, row: Judged) -> Optima:
+    """Without those that compare what the student makes of data."""
+    return {name: at for name, at in found.sites[row.process].items() if not name.startswith(RESTORED)}
 
 
 def supposed(one: Answered, row: Judged) -> str:

@@ -142,9 +142,9 @@ def draw_modes(found: Laboratory, path: Path) -> Path:
         axis.set_title(f"Process {process}: of data {words.share(of_data)} in this mode", fontsize=8.5)
         axis.tick_params(axis="x", labelsize=7.5)
         without_grid(axis, "y")
-    axes[-1].set_xlim(left=0)
+    axes[-1].set_xlim(0, 1.08 * axes[-1].get_xlim()[1])
     axes[-1].xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axes[-1].set_xlabel("share of the rarest mode among a student's clips", fontsize=8)
+    axes[-1].set_xlabel("share of clips in the rarest mode", fontsize=8)
     return save(figure, path, found)
 
 
@@ -193,7 +193,8 @@ def draw_exposure(found: Laboratory, path: Path) -> Path:
     figure = new_figure(WIDTH, 6.0)
     figure.set_layout_engine("none")
     panels = {"variance": "Variance of a frame", "mean": "Mean of a frame", "reverse": "Reverse KL so far, nats"}
-    axes = figure.subplots(len(panels), 1, sharex=True, gridspec_kw=PLACE)
+    top = PLACE["top"] - (0.04 if found.warning else 0)
+    axes = figure.subplots(len(panels), 1, sharex=True, gridspec_kw={**PLACE, "top": top})
     trained = found.params["exposure"]["trained_frames"]
     for axis, (panel, title) in zip(axes, panels.items(), strict=True):
         ends = {}

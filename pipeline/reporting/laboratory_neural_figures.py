@@ -75,9 +75,9 @@ def draw_neural_modes(found: Laboratory, rows: Sequence[ModeShare], path: Path) 
                 axis.plot(row.share, place, markersize=5, linestyle="none", **look(cell))
     axis.axvline(least.data_share, color=INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     _name_rows(axis, cells)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.08 * axis.get_xlim()[1])
     axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    axis.set_xlabel(f"share of clips in a mode that {words.share(least.data_share)} of data have", fontsize=8)
+    axis.set_xlabel(f"share of clips in a mode of {words.share(least.data_share)} of data", fontsize=8)
     axis.tick_params(axis="x", labelsize=7.5)
     without_grid(axis, "y")
     return save(figure, path, found)
@@ -88,7 +88,7 @@ def draw_steps(found: Laboratory, rows: Sequence[StepKl], path: Path) -> Path:
     kinds = [kind for kind in CONTEXTS if any(row.contexts == kind for row in rows)]
     figure = new_figure(WIDTH, 2.5 * len(kinds) + _head(found))
     figure.set_layout_engine("none")
-    place = {"left": 0.11, "right": 0.64, "top": 0.92, "bottom": 0.09, "hspace": 0.32}
+    place = {"left": 0.11, "right": 0.64, "top": 0.87 if found.warning else 0.92, "bottom": 0.09, "hspace": 0.32}
     axes = figure.subplots(len(kinds), 1, squeeze=False, gridspec_kw=place)[:, 0]
     for axis, kind in zip(axes, kinds, strict=True):
         ends = {}

@@ -15,7 +15,8 @@ DIVERGENCES = {
     "wasserstein": "Wasserstein-2",
     "dmd_normalised": "normalised DMD field",
     "none": "no divergence",
-    "add": "ADD's field",
+    "add": "ADD's objective",
+    "pagoda": "PaGoDA's objective",
 }
 AVERAGES = {  # by the end of a name, the longest first
     "_averaged_independent": ", frames noised apart",
@@ -47,6 +48,8 @@ PARTS = {
     "sid": "SiD",
     "kd": "KD",
     "add": "ADD",
+    "pagoda": "PaGoDA",
+    "kl": "KL",
     "elbo": "ELBO",
     "eps": "\u03b5",
     "f": "f-distill",
@@ -129,6 +132,10 @@ def settings(found: Laboratory, name: str) -> str:
             said.append(f"\u03b1 = {chosen['alpha']:g}")
         case "f_distill":
             said += [objective(chosen["f_divergence"]), *_levels(chosen)]
+        case "add" | "pagoda":
+            said.append(
+                f"adversary {chosen['gan']['objective'].replace('_', '-')}, weight {chosen['gan_weight']:g}"
+            )
         case _:
             pass  # those have nothing that differs between cells here
     if found.place(name).method == "self_forcing":
