@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.diffusion.adaptive import AdaptiveSpec
 from pipeline.laboratory.measure import ONE_STEP
-from pipeline.laboratory.neural_run import NeuralCell, NeuralRun
+from pipeline.laboratory.neural_run import NeuralCell, NeuralRun, NeuralTask
+from pipeline.laboratory.run import Key
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.gan import Gan
 from pipeline.losses.kd import Kd
@@ -20,7 +21,15 @@ from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
 from pipeline.training.loop import TrainingSpec
-from sweeps.laboratory_neural import in_turn, make_after_origins, num_updates, tables
+from sweeps.laboratory_neural import (
+    ESTIMATORS,
+    NEURAL,
+    in_turn,
+    make_after_origins,
+    neural_tables,
+    neural_tasks,
+    num_updates,
+)
 from sweeps.runner import PARTS
 
 TF_OWN = ("teacher_forcing-l2", "own")
@@ -62,6 +71,17 @@ def test_who_begins_from_nobody_comes_first():
     assert begun.student.process.num_frames == 3
     assert num_updates(begun) == 4
     assert tasks["bidirectional-l2"].origins == {}
+
+
+def test_origins_of_all_seeds_come_first_and_the_estimators_once():
+    tasks = neural_tasks(RUN, seed=5)
+    assert [(key.process, key.seed) for key in tasks] == [
+        *[(name, seed) for seed in (5, 6, 7) for name in ("teacher_forcing-l2", "bidirectional-l2")],
+        *[("self_forcing-gan", seed) for seed in (5, 6, 7)],
+        ("", 5),
+    ]
+    assert {key.cell for key in tasks} == {NEURAL, ESTIMATORS}
+    assert all(task.student.seed == key.seed for key, task in tasks.items() if isinstance(task, NeuralTask))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +160,7 @@ def test_a_student_is_made_after_those_that_it_begins_from(made):
 
 def test_the_tables_have_a_row_for_every_number(made):
     units, _ = made
-    students = {(name, 0): parts["unit"]["metrics"] for name, parts in units.items()}
+    found = {Key(NEURAL, name, "", 0): parts["unit"]["metrics"] for name, parts in units.items()}
     steps = RUN.bias(0).run(Path("unused"), {})
     bias = None
     while bias is None:
@@ -148,8 +168,8 @@ def test_the_tables_have_a_row_for_every_number(made):
             next(steps)
         except StopIteration as end:
             bias = end.value
-    rows = tables("D", students, [bias])
-    frames = {name: pd.DataFrame(found) for name, found in rows.items()}
+    rows = neural_tables("D", {**found, Key(ESTIMATORS, "", "", 0): bias})
+    frames = {name: pd.DataFrame(table) for name, table in rows.items()}
     neural, modes, steps, estimators = (
         frames[f"{name}.csv"] for name in ("neural", "neural_modes", "neural_steps", "estimators")
     )
@@ -164,5 +184,5 @@ def test_the_tables_have_a_row_for_every_number(made):
         *("exact", "estimate", "low", "high"),
     ]
     path = sum(row["value"] for row in rows["neural_steps.csv"] if (row["cell"], row["contexts"]) == TF_OWN)
-    metrics = json.loads(json.dumps(students["teacher_forcing-l2", 0]))
+    metrics = json.loads(json.dumps(found[Key(NEURAL, "teacher_forcing-l2", "", 0)]))
     assert path == pytest.approx(metrics["divergences"]["reverse_kl"]["value"], abs=1e-6)
