@@ -17,6 +17,7 @@ READINGS = {  # of the post's claims
     "table": "read as its table has it, as divergences of clean clips",
     "text": "read as its text has it, averaged over noise",
 }
+ROLLED_LOSS = {"teacher_forcing": "l2", "diffusion_forcing": "l2", "self_forcing": "dmd"}  # of those rolled out
 COVERS, LOSES = 0.95, 0.75  # times the share of data from which a rare mode counts as kept, or as lost
 NEXT = re.compile(r"; (?=[\w.-]+ on \w+: )")
 NAME = re.compile(r"[a-z][\w.-]*\w")
@@ -107,6 +108,16 @@ def meaning(rows: Sequence[Judged]) -> str:
     if max(kept) <= LOSES:
         return f"Loses rare modes ({times}): choose it where every clip counts for more than variety."
     return f"In between ({times}): the setting of the loss and the data decide."
+
+
+def roll_out(found: Laboratory, row: Row) -> str:
+    """What becomes of the cell's frames past the training length, where it is one of those that are rolled out."""
+    method, _, loss = row.subject.partition(" x ")
+    if loss != ROLLED_LOSS.get(method) or method not in (series := rolled(found)):
+        return ""
+    run = found.params["exposure"]
+    end = series[method]["variance"][-1]
+    return f"Rolled out to {run['num_frames']} frames, its frames have a variance of {end:.2f}, data of 1."
 
 
 def answer(found: Laboratory) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BEST_FITS = {  # objective: colour of the loss that is said to minimise it, and the kind of line
     "forward_kl": ("#4d4d4d", "-"),
     "jensen_shannon": ("#d55e00", (0, (5, 1.5))),
-    "reverse_kl": ("#0072b2", "-"),
+    "reverse_kl": ("#0072b2", (0, (7, 1.4, 1, 1.4))),
     "softened_reverse_kl": ("#cc79a7", (0, (1.5, 1.2))),
 }
 TITLES = {  # of processes, where a picture shows them

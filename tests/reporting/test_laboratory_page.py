@@ -15,6 +15,7 @@ from pipeline.reporting.laboratory_answers import (
     learned,
     meaning,
     reasons,
+    roll_out,
     rows_of,
     span,
     subject,
@@ -248,6 +249,14 @@ def test_roll_outs_are_told_by_their_last_variance(run):
     variance = sum(float(row["variance"]) for row in last) / len(last)
     assert f"teacher forcing {variance:.2f}" in said
     assert "self forcing 1.00" in said
+
+
+def test_cells_that_are_rolled_out_say_where_their_variance_goes(run):
+    found = read_laboratory(run)
+    said = {row.subject: roll_out(found, row) for row in rows_of(found)}
+    assert said["self_forcing x dmd"].endswith("to 24 frames, its frames have a variance of 1.00, data of 1.")
+    assert re.search(r"variance of 1\.2\d, data of 1", said["teacher_forcing x l2"])
+    assert {subject for subject, one in said.items() if one} == {"self_forcing x dmd", "teacher_forcing x l2"}
 
 
 def test_learned_critics_are_told_with_what_seeds_leave_open(run):
