@@ -48,13 +48,6 @@ def mode_shares(name: str) -> tuple[float, ...]:
     return tuple(of_process(name, 1).shares.tolist())
 
 
-def num_frames_of(name: str) -> int:
-    """Of the clips of a process."""
-    from pipeline.data.processes import PROCESSES
-
-    return PROCESSES[name].num_frames
-
-
 def of_student(at: Mapping[str, float]) -> Mixture:
     """The law of its first frames: N(m, s^2), or x_1 ~ N(m1, s1^2) and x_2 ~ N(c x_1 + m2, s2^2)."""
     if "m" in at:

@@ -159,6 +159,7 @@ def test_a_local_optimum_is_named_as_one(tmp_path):
     predicted.write_text(predicted.read_text() + ",".join(columns) + "\n")
     found = read_laboratory(tmp_path)
     row = found.of("bidirectional-dmd", "A")
+    assert row is not None
     assert found.settled_on(row) == "reverse_kl_averaged"
     site = next(site for site in sites_of(found, "A", [row], {"reverse_kl_averaged"}) if site.cells)
     assert (site.is_local, site.objectives) == (True, ("reverse_kl_averaged",))
