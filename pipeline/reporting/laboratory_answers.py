@@ -162,17 +162,28 @@ def _of_derived(found: Laboratory) -> str:
 
 
 def learned(found: Laboratory) -> str:
-    """How far cells with learned critics end from where exact ones send them."""
-    parts = []
-    for row in found.judged:
-        away = found.away(row, row.derived) if row.critics == LEARNED else None
-        if away is not None:
-            width = max(row.half_width.values())
-            seeds = f"seeds \u00b1 {width:.3f}" if math.isfinite(width) else "one seed"
-            parts.append(f"{words.cell(row.cell)} on {row.process} {away:.3f} ({seeds})")
-    if not parts:
+    """How many cells with learned critics end where exact ones send them, which do not, and which scatter."""
+    rows = [row for row in found.judged if row.critics == LEARNED and found.away(row, row.derived) is not None]
+    if not rows:
         return ""
-    return f"With learned critics, the distance from the derived optimum is: {'; '.join(parts)}."
+    tolerance = found.rules.within(LEARNED)
+    at = [row for row in rows if found.is_at(row, row.derived)]
+    said = f"With learned critics, {len(at)} of {len(rows)} students end within {tolerance:g} of that optimum."
+    missed = [f"{_place(row)} by {found.away(row, row.derived):.3f}" for row in rows if row not in at]
+    scattered = [
+        f"{_place(row)} \u00b1 {width:.3f}"
+        for row in rows
+        if tolerance < (width := max(row.half_width.values())) < math.inf
+    ]
+    if missed:
+        said += f" Off are: {'; '.join(missed)}."
+    if scattered:
+        said += f" Seeds scatter by more than that: {'; '.join(scattered)}."
+    return said
+
+
+def _place(row: Judged) -> str:
+    return f"{words.cell(row.cell)} on {row.process}"
 
 
 def _of_modes(found: Laboratory) -> str:

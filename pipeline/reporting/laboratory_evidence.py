@@ -98,7 +98,8 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
         fits = _fits(found, rows, one)
         paths.append(draw_fits(found, process, fits, directory / f"laboratory_{name}_laws.svg"))
     elif "m1" in rows[0].at:
-        paths.append(draw_clips(found, process, shown, directory / f"laboratory_{name}_laws.svg"))
+        expected = [name for name in dict.fromkeys(supposed(one, row) for row in rows) if name != NONE]
+        paths.append(draw_clips(found, shown, expected, directory / f"laboratory_{name}_laws.svg"))
     paths.append(draw_map(found, shown, directory / f"laboratory_{name}_map.svg", named=named))
     return paths
 
@@ -106,8 +107,8 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
 def most_telling(found: Laboratory, one: Answered) -> str:
     """The process where a student lies farthest from what is supposed; of clips, where their law can be drawn."""
     rows = one.rows
-    if one.question.name in OF_CLIPS:
-        rows = [row for row in rows if "m1" in row.at] or rows
+    telling = "m1" if one.question.name in OF_CLIPS else "m"  # parameters of the students whose law shows it best
+    rows = [row for row in rows if telling in row.at] or rows
     return max(rows, key=lambda row: found.away(row, supposed(one, row)) or nearest_of_clips(found, row)[1]).process
 
 

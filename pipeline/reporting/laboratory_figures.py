@@ -70,19 +70,25 @@ def _densities(axis: "Axes", process: str, fits: Mapping[str, tuple[Parameters, 
     axis.legend(fontsize=FONT, loc="upper right", borderaxespad=0.1, handlelength=1.9)
 
 
-def draw_clips(found: Laboratory, process: str, rows: Sequence[Judged], path: Path) -> Path:
-    """Two frames of a clip: shaded, how probable data are; an ellipse for each cell."""
+def draw_clips(found: Laboratory, rows: Sequence[Judged], supposed: Sequence[str], path: Path) -> Path:
+    """Two frames of a clip: shaded, how probable data are; ellipses: in black the optima supposed, then cells."""
+    process = rows[0].process
     figure = new_figure(WIDTH, 3.4 + (0.3 if found.warning else 0))
     axis = figure.add_subplot()
     law = of_process(process, 2)
     spread = np.sqrt(np.diagonal(law.covariances, axis1=1, axis2=2))
     low, high = (law.means - 2.4 * spread).min(0), (law.means + 2.4 * spread).max(0)
+    high[1] += 0.35 * (high[1] - low[1])  # room for the legend
     across, up = (np.linspace(*ends, 180) for ends in zip(low, high, strict=True))
     values = law.density(np.stack(np.meshgrid(across, up), -1))
     heights = [share * values.max() for share in LEVELS]
     axis.contourf(
         across, up, values, levels=[*heights, values.max()], colors=["#efeff3", "#dfdfe6", "#c9c9d3", "#b2b2bf"]
     )
+    for name in supposed:
+        points = ellipse(of_student(found.best(process)[name]), RADIUS)
+        label = f"optimum of {words.objective(name, short=True)}"
+        axis.plot(*points, color=INK, linewidth=1.2, linestyle=(0, (1, 1.2)), label=label)
     for number, row in enumerate(rows):
         look: Any = {"color": hue(found, row.cell), "linestyle": ("-", (0, (4, 1.3)), (0, (1, 1)))[number % 3]}
         law_of_row = of_student(row.at)
@@ -91,7 +97,7 @@ def draw_clips(found: Laboratory, process: str, rows: Sequence[Judged], path: Pa
     axis.set_xlabel("first frame", fontsize=8)
     axis.set_ylabel("second frame", fontsize=8)
     axis.tick_params(labelsize=7.5)
-    axis.legend(fontsize=FONT, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2, handlelength=1.9)
+    axis.legend(fontsize=FONT, loc="upper right", borderaxespad=0.1, handlelength=1.9)
     return save(figure, path, found)
 
 

@@ -22,7 +22,7 @@ BOTTOM, TOP, HEAD = 0.5, 0.3, 0.35  # inches: under and over the map, and for a 
 LEAST_HEIGHT = 3.2  # inches of a map
 LINE = 10.2  # points, of a label
 POINTS = 72  # an inch
-FONT = 7.4
+FONT, WIDEST = 7.4, 34  # points, and letters of a label that have room
 AXES = {  # of a map
     "m": "mean m of the student",
     "s": "standard deviation s of the student",
@@ -206,8 +206,8 @@ def _label(
         for number, (text, row) in enumerate(lines):
             y = top - number * LINE
             if row is None:
-                bold = "bold" if site.cells else "normal"
-                beside.text(3, y, text, fontsize=FONT, va="center", weight=bold, color=INK if site.cells else FAINT)
+                how: Any = {"weight": "bold", "color": INK} if site.cells else {"color": FAINT}
+                beside.text(3, y, text, fontsize=FONT * min(1.0, WIDEST / len(text)), va="center", **how)
                 continue
             colour = hue(found, row.cell)
             look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour}

@@ -60,7 +60,7 @@ QUESTIONS = (
             """The usual one, \u2212E<sub>p</sub> log D, has that of 2 KL(\u00bd(p + q) \u2016 q) =
             KL(p \u2016 q) \u2212 2 JSD(p, q): a softened reverse KL.""",
         ),
-        """Dashed and dotted: the optima that the claim supposes. In colour: where the non-saturating GAN ends,
+        """In black: the optima that the claim supposes. In colour: where the non-saturating GAN ends,
         judged on noised and on clean frames.""",
         _is_non_saturating,
         lambda derived: derived.replace("softened_reverse_kl", "jensen_shannon"),
@@ -77,7 +77,7 @@ QUESTIONS = (
             """Noise fills the gap between modes, so a noised term blames a broad student less; only t \u2192 0
             gives KL(p \u2016 q).""",
         ),
-        """Dashed: the optimum that the claim supposes, the reverse KL of clean frames. In colour: where DMD on
+        """In black: the optimum that the claim supposes, the reverse KL of clean frames. In colour: where DMD on
         noised frames ends, in the space of scores and in that of x0.""",
         _is_averaged_dmd,
         lambda derived: "reverse_kl",  # noqa: ARG005
@@ -113,7 +113,8 @@ QUESTIONS = (
             """The reverse KL of the clip has E<sub>p(x&lt;f)</sub> in its place: contexts that the student makes
             itself.""",
         ),
-        """Two frames of a clip. Shaded: data. Ellipses: students, at 1.5 standard deviations.""",
+        """Two frames of a clip. Shaded: data. Ellipses, at 1.5 standard deviations: students, and in black what the
+        claim supposes.""",
         _is_by_frame,
         lambda derived: derived.removeprefix(BY_FRAME),
     ),

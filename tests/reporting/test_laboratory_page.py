@@ -260,10 +260,21 @@ def test_cells_that_are_rolled_out_say_where_their_variance_goes(run):
     assert {subject for subject, one in said.items() if one} == {"self_forcing x dmd", "teacher_forcing x l2"}
 
 
-def test_learned_critics_are_told_with_what_seeds_leave_open(run):
-    row = next(row for row in rows_in(run, "verdicts.csv") if row["critics"] == "learned")
-    width = max(float(row["m_half_width"]), float(row["s_half_width"]))
-    assert f"(seeds \u00b1 {width:.3f})" in learned(read_laboratory(run))
+def test_learned_critics_are_counted_and_those_that_are_off_are_named(run, tmp_path):
+    said = learned(read_laboratory(run))  # 0.026 from its optimum
+    assert said == "With learned critics, 1 of 1 students end within 0.05 of that optimum."
+    path = write_laboratory_files(tmp_path) / "verdicts.csv"
+    rows = rows_in(tmp_path, "verdicts.csv")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            changed = {"m": "0.544", "m_half_width": "0.07"} if row["critics"] == "learned" else {}
+            writer.writerow({**row, **changed})
+    said = learned(read_laboratory(tmp_path))
+    assert said.startswith("With learned critics, 0 of 1 students")
+    assert "Off are: bidirectional \u00d7 GAN saturating on A by 0.100." in said
+    assert "Seeds scatter by more than that: bidirectional \u00d7 GAN saturating on A \u00b1 0.070." in said
 
 
 def test_what_a_cell_is_good_for_follows_from_the_modes_that_it_keeps(run):
