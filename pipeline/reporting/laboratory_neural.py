@@ -52,10 +52,11 @@ class Neural:
 
 
 def read_neural(directory: Path) -> Neural:
-    """Raises DamagedRecordError: a file that is there is damaged."""
+    """Raises DamagedRecordError: a file that is there is damaged. A blank one is of a run without such students."""
     paths = {name: directory / f"{name}.csv" for name in FILES}
-    rows = {name: read_table(path, FILES[name]) if path.exists() else [] for name, path in paths.items()}
-    return Neural(**rows)
+    written = {name: path for name, path in paths.items() if path.exists() and path.read_text().strip()}
+    rows = {name: read_table(path, FILES[name]) for name, path in written.items()}
+    return Neural(**({name: [] for name in FILES} | rows))
 
 
 def neural_sections(found: Laboratory, directory: Path, figures: Path) -> dict[str, list[str]]:

@@ -188,6 +188,8 @@ def test_roll_outs_are_means_over_seeds(found):
 
 def test_neural_sections_stand_where_their_files_do(found, tmp_path):
     assert neural_sections(found, tmp_path, tmp_path) == {}
+    (tmp_path / "neural.csv").write_text("\n")  # of a run without neural students
+    assert neural_sections(found, tmp_path, tmp_path) == {}
     write_neural(tmp_path, ("estimators.csv",))
     assert list(neural_sections(found, tmp_path, tmp_path)) == ["How good the estimators are"]
     write_neural(tmp_path)
