@@ -12,23 +12,27 @@ from typing import Any
 from pipeline.config import Params
 from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.conclude import Conclusion, conclude, optima_of, over_cells
+from pipeline.laboratory.estimators_bias import EstimatorBias
 from pipeline.laboratory.exposure import Exposure, predicted_variance
 from pipeline.laboratory.measure import Measure
+from pipeline.laboratory.neural_run import NeuralTask
 from pipeline.laboratory.predict import Predict
 from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryRun
 from pipeline.reporting.laboratory_page import write_laboratory
 from pipeline.reporting.read import PROFILE_OF_RESULTS
 from pipeline.unit import as_plain, replace_file, write_json
 from stages.entry import REPORTS, stage
+from sweeps import laboratory_neural as neural
 from sweeps.parallel import OnShare
 from sweeps.runner import InTurn, Made, about, end_if_failed, run_all
 
 PREDICTED, EXPOSURE = "predicted", "exposure"  # in the place of a cell
+NOT_MEASURED = (PREDICTED, EXPOSURE, neural.NEURAL, neural.ESTIMATORS)
 PREDICTION_STEPS = 4000  # of the bar, for the predictions of one process
 OF_THE_BEST = ("forward_kl", "reverse_kl", "integration_error")
 AFTER_THE_FIRST = ("correlation", "reverse_kl_by_frame")
 Row = dict[str, Any]
-Unit = Predict | Measure | Exposure
+Unit = Predict | Measure | Exposure | NeuralTask | EstimatorBias
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def tasks_of(run: LaboratoryRun, seed: int) -> dict[Key, Unit]:
     tasks: dict[Key, Unit] = {}
     for process in sorted(run.processes, key=lambda name: -PROCESSES[name].num_frames):
         tasks[Key(PREDICTED, process, "", seed)] = Predict(PROCESSES[process], STUDENT_OF[process])
+    tasks |= neural.neural_tasks(run.neural, seed)
     for number in range(seed, seed + run.num_seeds):
         exposures = run.exposure.units(run.training, number, run.num_clips)
         tasks |= {Key(EXPOSURE, name, "exact", number): unit for name, unit in exposures.items()}
@@ -76,14 +81,20 @@ def num_updates(work: Unit) -> int:
         return PREDICTION_STEPS
     if isinstance(work, Exposure):
         return work.measure.training.num_steps
+    if isinstance(work, NeuralTask | EstimatorBias):
+        return neural.num_updates(work)
     critic_updates = work.loss.critic_updates if work.critics == "learned" else 0
     return work.training.num_steps * (1 + critic_updates)
 
 
 def make(work: Unit, on_share: OnShare) -> Result:
-    """One unit."""
-    units = InTurn({"unit": 1.0}, on_share)
-    directory = units.make("unit", "laboratory", work, {})
+    """One unit, and of a neural student those that it begins from."""
+    if isinstance(work, NeuralTask):
+        units = neural.in_turn(work, on_share)
+        directory = neural.make_after_origins(work, units)
+    else:
+        units = InTurn({"unit": 1.0}, on_share)
+        directory = units.make("unit", "laboratory", work, {})
     curve = directory / "curve.jsonl"
     rows = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
     return Result(units.made, rows)
@@ -92,8 +103,8 @@ def make(work: Unit, on_share: OnShare) -> Result:
 def write(
     run: LaboratoryRun, params: Params, made: Mapping[Key, Result], failed: Mapping[Key, str], target: Path
 ) -> list[Conclusion]:
-    """Six tables of what was predicted, measured and concluded, and what they were made from: run.json."""
-    measured = {key: result for key, result in made.items() if key.cell not in (PREDICTED, EXPOSURE)}
+    """Ten tables of what was predicted, measured and concluded, and what they were made from: run.json."""
+    measured = {key: result for key, result in made.items() if key.cell not in NOT_MEASURED}
     exposed = {key: result for key, result in made.items() if key.cell == EXPOSURE}
     predicted = {key.process: result.metrics["optima"] for key, result in made.items() if key.cell == PREDICTED}
     optima = {process: optima_of(found) for process, found in predicted.items()}
@@ -105,6 +116,7 @@ def write(
         "verdicts.csv": (one.row() for one in conclusions),
         "claims.csv": over_cells(conclusions),
         "exposure.csv": (row for key, result in exposed.items() for row in exposure_rows(key, result, run)),
+        **neural.neural_tables(run.neural.process, {key: result.metrics for key, result in made.items()}),
     }
     target.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():

@@ -11,6 +11,7 @@ from pipeline.laboratory.critics import CRITICS
 from pipeline.laboratory.exposure import Exposure
 from pipeline.laboratory.hidden_noise import HiddenNoise
 from pipeline.laboratory.measure import Measure
+from pipeline.laboratory.neural_run import NeuralRun
 from pipeline.laboratory.verdicts import Rules
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
@@ -118,6 +119,7 @@ class LaboratoryRun:
     cells: dict[str, LaboratoryCell]
     training: TrainingSpec
     learned_training: TrainingSpec
+    neural: NeuralRun
     processes: tuple[str, ...] = tuple(PROCESSES)
     rules: Rules = field(default_factory=Rules)
     exposure: ExposureRun = field(default_factory=ExposureRun)

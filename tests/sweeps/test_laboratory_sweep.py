@@ -17,6 +17,7 @@ from sweeps.laboratory import EXPOSURE, PREDICTED, as_text, tasks_of
 from tests.parameters import changed, raw, refusal
 
 CELLS = ("bidirectional-l2_flow", "bidirectional-dmd")
+NEURAL_CELLS = ("teacher_forcing-l2", "teacher_forcing-dmd")
 FEW = ("forward_kl", "reverse_kl", "reverse_kl_averaged", "l2_flow_bidirectional")
 
 
@@ -33,6 +34,16 @@ def tiny():
         "learned_training": {**params["laboratory"]["learned_training"], **training},
     }
     params["laboratory"]["exposure"] |= {"num_rollouts": 64, "num_frames": 3}
+    params["laboratory"]["neural"] |= {
+        "num_seeds": 1,
+        "num_clips": 64,
+        "num_paths": 8,
+        "num_samples": 32,
+        "bias_samples": [32],
+        "bias_repeats": 2,
+        "cells": {name: params["laboratory"]["neural"]["cells"][name] for name in NEURAL_CELLS},
+        "trainings": {name: one | training for name, one in params["laboratory"]["neural"]["trainings"].items()},
+    }
     return parse_params(params)
 
 
@@ -80,13 +91,17 @@ def test_every_unit_has_its_line_and_a_second_call_makes_nothing(
     ]
     assert len(table("exposure.csv")) == 2 * 7 * 3  # seeds, students, frames
     assert len(table("curves.csv")) == 6 * 2  # reports
+    assert [row["cell"] for row in table("neural.csv")] == [cell for cell in NEURAL_CELLS for _ in range(3)]
+    assert len(table("neural_modes.csv")) == 2 * 2  # students, modes
+    assert len(table("neural_steps.csv")) == 2 * 2 * 4  # students, contexts, frames
+    assert len(table("estimators.csv")) == 4 * 3 * 2  # pairs, divergences, estimators
     about = json.loads(Path("reports/laboratory/run.json").read_text())
     assert about["params"]["num_seeds"] == 2
     assert about["failed"] == {}
     assert "bidirectional x l2: forward_kl (table): " in capsys.readouterr().out
 
     units = {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")}
-    assert len(units) == 1 + 6 + 2 * 4
+    assert len(units) == 1 + 6 + 2 * 4 + 2 + 1
     before = digest_of(Path("reports/laboratory"))
     laboratory.main(params)
     assert {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")} == units
