@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pipeline.diffusion.noise_levels import Independent
-from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting
+from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting, is_monotone
 from pipeline.grid import Cell
 from pipeline.laboratory.objectives import ADD_WEIGHT, CLEANED, DIVERGENCES, PAGODA_WEIGHT, RESTORED, SID_ALPHAS
 from pipeline.losses.add import Add
@@ -43,11 +43,11 @@ def claimed(method: Method, loss: Loss, reading: str) -> str | None:
         return table
     if isinstance(loss, Dmd | Gan):
         return None if loss.level_max <= CLEAN else _averaged(table, loss)
-    return {
-        Bidirectional: "forward_kl_averaged",
-        TeacherForcing: "teacher_forcing_forward_kl_averaged",
-        DiffusionForcing: "forward_kl_averaged_independent",
-    }[type(method)]
+    if isinstance(method, DiffusionForcing):
+        return "forward_kl_averaged_independent"
+    assert isinstance(loss, L2)
+    # L2 of a monotone weighting is such an expectation, which one the weighting says: arXiv:2303.00848, theorem 1
+    return _of_l2(method, loss, num_frames=2) if is_monotone(loss.weighting) else "forward_kl_averaged"
 
 
 def _in_the_table(method: Method, loss: Loss) -> str | None:
@@ -70,8 +70,10 @@ def row_of_claims(method: Method, loss: Loss) -> str:
     whole = (
         " (gradient through the context)" if isinstance(method, SelfForcing) and not method.detach_context else ""
     )
-    objective = f" ({loss.objective})" if isinstance(loss, Gan) else ""
-    return f"{cell.method}{whole} x {cell.loss}{objective}"
+    kind = None
+    if isinstance(loss, Gan | L2):
+        kind = loss.objective if isinstance(loss, Gan) else WEIGHTINGS.get(loss.weighting)
+    return f"{cell.method}{whole} x {cell.loss}{f' ({kind})' if kind else ''}"
 
 
 def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str | None:

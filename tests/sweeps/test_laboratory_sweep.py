@@ -86,8 +86,8 @@ def test_every_unit_has_its_line_and_a_second_call_makes_nothing(
     assert float(on_data["m"]) == pytest.approx(mean)
     assert (on_data["claimed"], on_data["derived"]) == ("forward_kl", "l2_flow_bidirectional")
     assert [(row["claim"], row["reading"]) for row in table("claims.csv")] == [
-        ("bidirectional x l2: forward_kl", "table"),
-        ("bidirectional x l2: forward_kl", "text"),
+        ("bidirectional x l2 (flow): forward_kl", "table"),
+        ("bidirectional x l2 (flow): forward_kl", "text"),
     ]
     assert len(table("exposure.csv")) == 2 * 7 * 3  # seeds, students, frames
     assert len(table("curves.csv")) == 6 * 2  # reports
@@ -98,7 +98,7 @@ def test_every_unit_has_its_line_and_a_second_call_makes_nothing(
     about = json.loads(Path("reports/laboratory/run.json").read_text())
     assert about["params"]["num_seeds"] == 2
     assert about["failed"] == {}
-    assert "bidirectional x l2: forward_kl (table): " in capsys.readouterr().out
+    assert "bidirectional x l2 (flow): forward_kl (table): " in capsys.readouterr().out
 
     units = {path: path.stat().st_mtime_ns for path in work_root.rglob("metrics.json")}
     assert len(units) == 1 + 6 + 2 * 4 + 2 + 1
