@@ -33,8 +33,8 @@ GRID = Discretisation(8)  # so few levels that their errors set the losses apart
 PREDICTED: dict[str, FlowMapLoss] = {  # of every process of one frame
     "consistency_training": ConsistencyTraining(GRID, metric="l2"),
     "consistency_distillation": ConsistencyDistillation(GRID),
-    "mean_flow": MeanFlow(power=0.0),
 }
+MOMENTS = "l2_flow_bidirectional"  # the objective whose optimum has the moments of data, as mean flow's line has
 
 
 class Pairs(NamedTuple):
@@ -101,7 +101,9 @@ def check_flow_map(loss: AnyLoss) -> None:
 
 
 def flow_map_name(loss: AnyLoss) -> str | None:
-    """Of the prediction that is of this loss, with all its parameters."""
+    """Of the prediction that holds for a loss: consistency has one with all its parameters alone."""
+    if isinstance(loss, MeanFlow):
+        return MOMENTS if loss.power == 0 else None
     return next((name for name, known in PREDICTED.items() if known == loss), None)
 
 

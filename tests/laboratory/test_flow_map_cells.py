@@ -13,9 +13,10 @@ from pipeline.data.processes_mixture import gaussian
 from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.schedule import EdmSampling
 from pipeline.laboratory.denoisers import ExactDenoiser
-from pipeline.laboratory.flow_map import PREDICTED, flow_map_name, flow_map_optima, predict_flow_map
+from pipeline.laboratory.flow_map import MOMENTS, PREDICTED, flow_map_name, flow_map_optima, predict_flow_map
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.flow_map_students import GaussianFlow, LineByLevel
+from pipeline.laboratory.optima import Laboratory
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.mean_flow import MeanFlow
@@ -29,6 +30,7 @@ BIDIRECTIONAL, TEACHER_FORCING, L2_ELBO = (  # as they are parsed
     RUN.cells["teacher_forcing-dmd"].method,
     RUN.cells["bidirectional-l2_elbo"].loss,
 )
+LOSSES = {**PREDICTED, "mean_flow": MeanFlow(power=0.0)}
 TOLERANCE = 0.02
 
 
@@ -98,26 +100,32 @@ def test_with_more_levels_both_tend_to_the_moments_of_data_and_distillation_is_n
         assert error(distillation, num_steps) < error(training, num_steps) / 15
 
 
-@pytest.mark.parametrize("name", PREDICTED)
+def test_mean_flow_has_the_fixed_point_of_flow_matching():
+    known = Laboratory(PROCESSES["A"].law, "gaussian").predict(MOMENTS).best.parameters
+    assert predict_flow_map(PROCESSES["A"], MeanFlow(power=0.0)) == pytest.approx(known, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_flow_map_lands_where_it_is_predicted(name):
-    work = quick(PREDICTED[name])
+    work = quick(LOSSES[name])
     metrics, _ = run_to_the_end(work)
     assert apart(metrics["parameters"], predict_flow_map(work.process, work.loss)) < TOLERANCE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PREDICTED)
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_flow_map_lands_there_on_two_modes_as_the_laboratory_runs_it(name):
-    work = replace(quick(PREDICTED[name], "B"), training=RUN.training)
+    work = replace(quick(LOSSES[name], "B"), training=RUN.training)
     metrics, _ = run_to_the_end(work)
     assert apart(metrics["parameters"], predict_flow_map(work.process, work.loss)) < TOLERANCE
 
 
 @pytest.mark.parametrize("process", ["A", "B"])
-def test_what_is_predicted_of_the_three_losses_can_be_told_apart(process):
+def test_what_is_predicted_can_be_told_apart(process):
     found = {name: one.best.parameters for name, one in flow_map_optima(PROCESSES[process]).items()}
     assert found.keys() == PREDICTED.keys()
-    assert min(apart(found[a], found[b]) for a, b in combinations(found, 2)) > TOLERANCE
+    points = [predict_flow_map(PROCESSES[process], loss) for loss in LOSSES.values()]
+    assert min(apart(a, b) for a, b in combinations(points, 2)) > TOLERANCE
     for name, loss in PREDICTED.items():
         assert found[name] == predict_flow_map(PROCESSES[process], loss)
         assert flow_map_optima(PROCESSES[process])[name].integration_error < 1e-5
@@ -126,6 +134,7 @@ def test_what_is_predicted_of_the_three_losses_can_be_told_apart(process):
 def test_a_prediction_is_of_a_loss_with_all_its_parameters():
     assert {flow_map_name(loss): loss for loss in PREDICTED.values()} == PREDICTED
     assert flow_map_name(ConsistencyTraining(EDM, metric="l2")) is None
+    assert flow_map_name(MeanFlow(mean=0.0, power=0.0)) == MOMENTS
     assert flow_map_name(MeanFlow()) is None
     assert flow_map_name(L2_ELBO) is None
     assert flow_map_optima(PROCESSES["C"]) == {}
@@ -202,4 +211,4 @@ def test_what_has_no_known_line_is_refused(changes, says):
         replace(quick(PREDICTED["consistency_distillation"]), **changes)
     if "process" in changes:
         with pytest.raises(ValueError, match="num_frames must be 1 for the flow map of a line, got 2"):
-            predict_flow_map(changes["process"], PREDICTED["mean_flow"])
+            predict_flow_map(changes["process"], LOSSES["mean_flow"])
