@@ -35,7 +35,7 @@ th, table.wordy td { display: block; } table.wordy thead { display: none; } tabl
 padding-bottom: .6rem; } }"""
 MAP_CAPTION = """The map of optima. A student is a point; circles are the predicted optima of objectives
 (&ldquo;+5&rdquo;: five more share it; &ldquo;noised&rdquo;: averaged over noise levels), small grey dots those
-that no label names. A line is the training of one seed, smoothed; a filled mark is where a cell has settled,
+that no label names, and an arrow points to what lies below the map. A line is the training of one seed, smoothed; a filled mark is where a cell has settled,
 with its 95 % interval over seeds: its shape is the method, its colour the loss. Hollow marks: critics that
 learn instead of exact ones."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ AXES = {  # of a map
 }
 BASIC = ("forward_kl", "reverse_kl", "jensen_shannon", "softened_reverse_kl")
 ENTROPY = "entropy_"
+MIN_SITES, ALONE = 5, 1 / 3  # of a map that leaves a place out, and the share of it that this would take
 NEW = 0.3  # share of the newest point in a smoothed way
 MARGIN, LEAST_ROOM = 0.07, 0.015  # around what is on a map: of the range, and at the least
 
@@ -46,6 +47,7 @@ class Site:
     objectives: tuple[str, ...]
     cells: tuple[Judged, ...]
     is_local: bool = False  # an optimum of its objective, and not the best
+    is_below: bool = False  # so far under the others that the map ends above it
 
 
 def hue(found: Laboratory, cell: str) -> str:
@@ -98,8 +100,9 @@ def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Co
     process = rows[0].process
     sites = sites_of(found, process, rows, named)
     plane = plane_of(rows[0].at)
-    sites.sort(key=lambda site: site.at[plane[1]], reverse=True)
-    blocks = [_lines(site) for site in sites]
+    sites = ended_above(sorted(sites, key=lambda site: site.at[plane[1]], reverse=True), plane[1])
+    below = {(row.cell, row.critics) for site in sites if site.is_below for row in site.cells}
+    blocks = [_lines(site, plane) for site in sites]
     head = HEAD if found.warning else 0.0
     height = max(LEAST_HEIGHT, sum(len(lines) + 0.35 for lines in blocks) * LINE / POINTS)
     figure = new_figure(WIDTH, height + BOTTOM + TOP + head)
@@ -112,7 +115,8 @@ def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Co
     beside.axis("off")
     others = [at for name, at in found.best(process).items() if name not in named]
     _draw_ways(axis, found, process, rows, plane)
-    _frame(axis, [*(site.at for site in sites), *(row.at for row in rows)], plane)
+    shown = [site.at for site in sites if not site.is_below]
+    _frame(axis, [*shown, *(row.at for row in rows if (row.cell, row.critics) not in below)], plane)
     for at in others:
         axis.plot(at[plane[0]], at[plane[1]], "o", markersize=2.6, color=FLOOR, zorder=2)
     for site in sites:
@@ -124,6 +128,14 @@ def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Co
     axis.locator_params(axis="x", nbins=5)
     _label(axis, beside, sites, blocks, plane, found)
     return save(figure, path, found)
+
+
+def ended_above(sites: Sequence[Site], up: str) -> list[Site]:
+    """The last of the sites, which descend, is left below the map where it would take a third of it for itself."""
+    heights = [site.at[up] for site in sites]
+    if len(sites) < MIN_SITES or heights[-2] - heights[-1] < ALONE * (heights[0] - heights[-1]):
+        return list(sites)
+    return [*sites[:-1], replace(sites[-1], is_below=True)]
 
 
 def _in(at: Parameters, plane: tuple[str, str]) -> tuple[float, float]:
@@ -167,7 +179,7 @@ def smoothed(way: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
     return [x for x, _ in along], [y for _, y in along]
 
 
-def _lines(site: Site) -> list[tuple[str, Judged | None]]:
+def _lines(site: Site, plane: tuple[str, str]) -> list[tuple[str, Judged | None]]:
     """What is said of a place: its objective, then the cells that ended there."""
     lines: list[tuple[str, Judged | None]] = []
     if site.objectives:
@@ -178,6 +190,9 @@ def _lines(site: Site) -> list[tuple[str, Judged | None]]:
     for row in site.cells:
         critics = ", learned" if row.critics == LEARNED else ""
         lines.append((words.cell(row.cell, short=True) + critics, row))
+    if site.is_below:
+        at = ", ".join(f"{name} = {site.at[name]:.2f}" for name in plane)
+        lines[0] = (f"{lines[0][0]} ↓ {at}", lines[0][1])
     return lines
 
 
@@ -195,12 +210,12 @@ def _label(
     low, high = axis.get_ylim()
     edge = axis.get_xlim()[1]
     height = beside.get_ylim()[1]
-    wanted = [height * (site.at[plane[1]] - low) / (high - low) for site in sites]
+    wanted = [max(0.0, height * (site.at[plane[1]] - low) / (high - low)) for site in sites]
     sizes = [(len(lines) + 0.35) * LINE for lines in blocks]
     for site, lines, middle, size in zip(sites, blocks, stacked(wanted, sizes, height), sizes, strict=True):
         top = middle + size / 2 - LINE / 2
         line: Any = {"color": FLOOR, "linewidth": 0.6, "zorder": 1}
-        x, y = _in(site.at, plane)
+        x, y = (edge, low) if site.is_below else _in(site.at, plane)
         axis.plot((x, edge), (y, y), **line)
         beside.add_artist(ConnectionPatch((edge, y), (0, top), "data", "data", axesA=axis, axesB=beside, **line))
         for number, (text, row) in enumerate(lines):

@@ -12,7 +12,16 @@ from pipeline.records import DamagedRecordError
 from pipeline.reporting.laboratory import read_laboratory
 from pipeline.reporting.laboratory_figures import rarest, rolled
 from pipeline.reporting.laboratory_laws import ellipse, mode_shares, of_process, of_student
-from pipeline.reporting.laboratory_maps import hue, mark, objectives_on, sites_of, smoothed, stacked
+from pipeline.reporting.laboratory_maps import (
+    Site,
+    ended_above,
+    hue,
+    mark,
+    objectives_on,
+    sites_of,
+    smoothed,
+    stacked,
+)
 from pipeline.reporting.laboratory_neural import neural_sections, read_neural
 from pipeline.reporting.style import HUES
 from tests.laboratory_files import OPTIMA, write_laboratory_files
@@ -163,6 +172,15 @@ def test_a_local_optimum_is_named_as_one(tmp_path):
     assert found.settled_on(row) == "reverse_kl_averaged"
     site = next(site for site in sites_of(found, "A", [row], {"reverse_kl_averaged"}) if site.cells)
     assert (site.is_local, site.objectives) == (True, ("reverse_kl_averaged",))
+
+
+def test_a_map_ends_above_the_one_place_that_would_take_a_third_of_it():
+    def below(*heights):
+        return [site.is_below for site in ended_above([Site({"s": height}, (), ()) for height in heights], "s")]
+
+    assert below(1.0, 0.9, 0.8, 0.6, 0.1) == [False, False, False, False, True]
+    assert not any(below(1.0, 0.8, 0.6, 0.4, 0.2))
+    assert not any(below(1.0, 0.9, 0.8, 0.1))  # of so few each counts
 
 
 def test_colour_is_the_loss_and_marker_the_method(found):
