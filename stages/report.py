@@ -5,7 +5,7 @@ from stages.entry import REPORTS, stage
 
 
 def main(params: Params) -> None:
-    from pipeline.reporting.laboratory_page import write_laboratory
+    from pipeline.reporting.laboratory.page import write_laboratory
     from pipeline.reporting.page import write_report
 
     if (REPORTS / "laboratory").exists():

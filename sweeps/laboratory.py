@@ -18,7 +18,7 @@ from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.neural_run import NeuralTask
 from pipeline.laboratory.predict import Predict
 from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryRun
-from pipeline.reporting.laboratory_page import write_laboratory
+from pipeline.reporting.laboratory.page import write_laboratory
 from pipeline.reporting.read import PROFILE_OF_RESULTS
 from pipeline.unit import as_plain, replace_file, write_json
 from stages.entry import REPORTS, stage

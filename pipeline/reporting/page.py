@@ -8,7 +8,7 @@ from pipeline.reporting import prose, sections
 from pipeline.reporting.beginnings import beginnings
 from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
-from pipeline.reporting.laboratory_brief import OWN_STYLE, PREFIX, in_brief
+from pipeline.reporting.laboratory.brief import OWN_STYLE, PREFIX, in_brief
 from pipeline.reporting.markup import STYLE, moving, picture, still, warned
 from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study

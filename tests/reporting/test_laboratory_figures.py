@@ -9,10 +9,9 @@ import pytest
 
 from pipeline.data.processes import PROCESSES
 from pipeline.records import DamagedRecordError
-from pipeline.reporting.laboratory import read_laboratory
-from pipeline.reporting.laboratory_figures import rarest, rolled
-from pipeline.reporting.laboratory_laws import ellipse, mode_shares, of_process, of_student
-from pipeline.reporting.laboratory_maps import (
+from pipeline.reporting.laboratory.figures import rarest, rolled
+from pipeline.reporting.laboratory.laws import ellipse, mode_shares, of_process, of_student
+from pipeline.reporting.laboratory.maps import (
     Site,
     ended_above,
     hue,
@@ -22,7 +21,8 @@ from pipeline.reporting.laboratory_maps import (
     smoothed,
     stacked,
 )
-from pipeline.reporting.laboratory_neural import neural_sections, read_neural
+from pipeline.reporting.laboratory.neural import neural_sections, read_neural
+from pipeline.reporting.laboratory.results import read_laboratory
 from pipeline.reporting.style import HUES
 from tests.laboratory_files import OPTIMA, write_laboratory_files
 

@@ -7,9 +7,8 @@ from html import unescape
 import pytest
 
 from pipeline.records import DamagedRecordError
-from pipeline.reporting import laboratory_words as words
-from pipeline.reporting.laboratory import read_laboratory
-from pipeline.reporting.laboratory_answers import (
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.answers import (
     answer,
     exposure,
     learned,
@@ -20,9 +19,10 @@ from pipeline.reporting.laboratory_answers import (
     span,
     subject,
 )
-from pipeline.reporting.laboratory_brief import in_brief
-from pipeline.reporting.laboratory_evidence import answered
-from pipeline.reporting.laboratory_page import write_laboratory
+from pipeline.reporting.laboratory.brief import in_brief
+from pipeline.reporting.laboratory.evidence import answered
+from pipeline.reporting.laboratory.page import write_laboratory
+from pipeline.reporting.laboratory.results import read_laboratory
 from pipeline.reporting.page import write_report
 from pipeline.reporting.read import read_study
 from tests.laboratory_files import ENDS, FILES, OPTIMA, default_params, write_laboratory_files

@@ -4,7 +4,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from pipeline.reporting.laboratory import COMMAND, Laboratory
+from pipeline.reporting.laboratory.results import COMMAND, Laboratory
 
 CLAIMS = """Verdicts are with exact critics and on all processes together: one process on which the student settles
 elsewhere refutes a claim. Table: the claim read as the post's table has it, a divergence of clean clips. Text: as

@@ -6,12 +6,9 @@ from html import escape
 from pathlib import Path
 
 from pipeline.records import DamagedRecordError
-from pipeline.reporting import laboratory_answers as answers
-from pipeline.reporting import laboratory_method as method
-from pipeline.reporting import laboratory_words as words
 from pipeline.reporting.columns import NOTHING
-from pipeline.reporting.laboratory import DIRECTORY, LEARNED, Judged, Laboratory, read_laboratory
-from pipeline.reporting.laboratory_brief import (
+from pipeline.reporting.laboratory import answers, method, words
+from pipeline.reporting.laboratory.brief import (
     MAP_CAPTION,
     OWN_STYLE,
     PAGE,
@@ -25,9 +22,10 @@ from pipeline.reporting.laboratory_brief import (
     narrow,
     pill,
 )
-from pipeline.reporting.laboratory_evidence import Answered, answered, draw, evidence
-from pipeline.reporting.laboratory_figures import draw_best_fits, draw_exposure, draw_modes, with_modes
-from pipeline.reporting.laboratory_neural import neural_sections
+from pipeline.reporting.laboratory.evidence import Answered, answered, draw, evidence
+from pipeline.reporting.laboratory.figures import draw_best_fits, draw_exposure, draw_modes, with_modes
+from pipeline.reporting.laboratory.neural import neural_sections
+from pipeline.reporting.laboratory.results import DIRECTORY, LEARNED, Judged, Laboratory, read_laboratory
 from pipeline.reporting.markup import STYLE, picture, table, warned
 from pipeline.reporting.style import theme
 from pipeline.unit import replace_file

@@ -11,7 +11,7 @@ from pipeline.grid import Cell
 from pipeline.laboratory.verdicts import Optima, Parameters, Rules, to_objective
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
-from pipeline.reporting.laboratory_tables import (
+from pipeline.reporting.laboratory.tables import (
     TABLES,
     Claim,
     Judged,

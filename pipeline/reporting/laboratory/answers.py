@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pipeline.laboratory.verdicts import Verdict
 from pipeline.losses import LOSSES
-from pipeline.reporting import laboratory_words as words
-from pipeline.reporting.laboratory import EXACT, LEARNED, Judged, Laboratory
-from pipeline.reporting.laboratory_figures import rarest, rolled, with_modes
-from pipeline.reporting.laboratory_tables import Claim
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.figures import rarest, rolled, with_modes
+from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory
+from pipeline.reporting.laboratory.tables import Claim
 
 SOURCE = "https://markogata.com/projects/2025/arvideolandscape/"
 READINGS = {  # of the post's claims

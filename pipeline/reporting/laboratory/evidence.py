@@ -15,11 +15,11 @@ from pipeline.laboratory.verdicts import (
     over_processes,
     to_objective,
 )
-from pipeline.reporting import laboratory_words as words
-from pipeline.reporting.laboratory import EXACT, Judged, Laboratory
-from pipeline.reporting.laboratory_figures import draw_clips, draw_fits
-from pipeline.reporting.laboratory_maps import draw_map, hue
-from pipeline.reporting.laboratory_questions import NONE, QUESTIONS, RESTORED, Question
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.figures import draw_clips, draw_fits
+from pipeline.reporting.laboratory.maps import draw_map, hue
+from pipeline.reporting.laboratory.questions import NONE, QUESTIONS, RESTORED, Question
+from pipeline.reporting.laboratory.results import EXACT, Judged, Laboratory
 from pipeline.reporting.style import INK
 
 OF_CLIPS = ("by_frame", "restored")  # questions that two frames of a clip show best

@@ -5,13 +5,11 @@ from html import escape
 from pathlib import Path
 
 from pipeline.laboratory.verdicts import Verdict
-from pipeline.reporting import laboratory_answers as answers
-from pipeline.reporting import laboratory_method as method
-from pipeline.reporting import laboratory_words as words
 from pipeline.reporting.columns import NOTHING
-from pipeline.reporting.laboratory import COMMAND, DIRECTORY, Laboratory, read_laboratory
-from pipeline.reporting.laboratory_maps import draw_map, objectives_on
-from pipeline.reporting.laboratory_tables import Claim
+from pipeline.reporting.laboratory import answers, method, words
+from pipeline.reporting.laboratory.maps import draw_map, objectives_on
+from pipeline.reporting.laboratory.results import COMMAND, DIRECTORY, Laboratory, read_laboratory
+from pipeline.reporting.laboratory.tables import Claim
 from pipeline.reporting.markup import picture, row_head, table, warned
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import theme
@@ -35,9 +33,9 @@ th, table.wordy td { display: block; } table.wordy thead { display: none; } tabl
 padding-bottom: .6rem; } }"""
 MAP_CAPTION = """The map of optima. A student is a point; circles are the predicted optima of objectives
 (&ldquo;+5&rdquo;: five more share it; &ldquo;noised&rdquo;: averaged over noise levels), small grey dots those
-that no label names, and an arrow points to what lies below the map. A line is the training of one seed, smoothed; a filled mark is where a cell has settled,
-with its 95 % interval over seeds: its shape is the method, its colour the loss. Hollow marks: critics that
-learn instead of exact ones."""
+that no label names, and an arrow points to what lies below the map. A line is the training of one seed, smoothed; a
+filled mark is where a cell has settled, with its 95 % interval over seeds: its shape is the method, its colour the
+loss. Hollow marks: critics that learn instead of exact ones."""
 
 
 def in_brief(study: Study, reports: Path) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.reporting.laboratory import Judged, Laboratory
+from pipeline.reporting.laboratory.results import Judged, Laboratory
 
 NONE = "none"  # supposed: no objective
 DETACHED, BY_FRAME, RESTORED = "self_forcing_detached_", "teacher_forcing_", "diffusion_forcing_"

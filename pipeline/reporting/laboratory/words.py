@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.reporting.laboratory import Laboratory
+from pipeline.reporting.laboratory.results import Laboratory
 from pipeline.reporting.read import TIMES
 
 NO_OPTIMUM = "none of those predicted"

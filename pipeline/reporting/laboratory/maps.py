@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.laboratory.verdicts import SAME, Parameters, distance
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
-from pipeline.reporting import laboratory_words as words
-from pipeline.reporting.laboratory import EXACT, LEARNED, Judged, Laboratory, plane_of
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory, plane_of
 from pipeline.reporting.style import FAINT, FLOOR, HUES, INK, MARKERS, new_figure, save
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import numpy as np
 
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
-from pipeline.reporting import laboratory_words as words
-from pipeline.reporting.laboratory import Laboratory
-from pipeline.reporting.laboratory_figures import LEADER
-from pipeline.reporting.laboratory_maps import FONT, WIDTH, stacked
-from pipeline.reporting.laboratory_neural_tables import Bias, Divergence, ModeShare, StepKl, by_cell
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.figures import LEADER
+from pipeline.reporting.laboratory.maps import FONT, WIDTH, stacked
+from pipeline.reporting.laboratory.neural_tables import Bias, Divergence, ModeShare, StepKl, by_cell
+from pipeline.reporting.laboratory.results import Laboratory
 from pipeline.reporting.style import FAINT, HUES, INK, MARKERS, new_figure, save, without_grid
 
 if TYPE_CHECKING:

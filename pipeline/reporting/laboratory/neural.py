@@ -6,19 +6,19 @@ from html import escape
 from pathlib import Path
 from statistics import mean
 
-from pipeline.reporting import laboratory_words as words
 from pipeline.reporting.columns import NOTHING
-from pipeline.reporting.laboratory import Laboratory
-from pipeline.reporting.laboratory_brief import PREFIX, labelled, narrow
-from pipeline.reporting.laboratory_neural_figures import (
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.brief import PREFIX, labelled, narrow
+from pipeline.reporting.laboratory.neural_figures import (
     BOUND,
     draw_estimators,
     draw_neural,
     draw_neural_modes,
     draw_steps,
 )
-from pipeline.reporting.laboratory_neural_tables import Bias, Divergence, ModeShare, StepKl, by_cell
-from pipeline.reporting.laboratory_tables import read_table
+from pipeline.reporting.laboratory.neural_tables import Bias, Divergence, ModeShare, StepKl, by_cell
+from pipeline.reporting.laboratory.results import Laboratory
+from pipeline.reporting.laboratory.tables import read_table
 from pipeline.reporting.markup import picture, table, warned
 
 FILES: dict[str, type] = {

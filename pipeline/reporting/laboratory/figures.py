@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.laboratory.verdicts import Parameters
-from pipeline.reporting import laboratory_words as words
-from pipeline.reporting.laboratory import EXACT, LEARNED, Judged, Laboratory
-from pipeline.reporting.laboratory_laws import ellipse, mode_shares, of_process, of_student
-from pipeline.reporting.laboratory_maps import FONT, WIDTH, hue, mark, stacked
+from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory.laws import ellipse, mode_shares, of_process, of_student
+from pipeline.reporting.laboratory.maps import FONT, WIDTH, hue, mark, stacked
+from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory
 from pipeline.reporting.style import FAINT, FLOOR, INK, new_figure, save, without_grid
 
 if TYPE_CHECKING:

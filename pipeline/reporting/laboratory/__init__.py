@@ -1,0 +1,1 @@
+"""The page of the laboratory, and its place in the report."""
