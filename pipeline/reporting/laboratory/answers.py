@@ -113,7 +113,7 @@ def meaning(rows: Sequence[Judged]) -> str:
 def roll_out(found: Laboratory, row: Row) -> str:
     """What becomes of the cell's frames past the training length, where it is one of those that are rolled out."""
     method, _, loss = row.subject.partition(" x ")
-    if loss != ROLLED_LOSS.get(method) or method not in (series := rolled(found)):
+    if loss.partition(" ")[0] != ROLLED_LOSS.get(method) or method not in (series := rolled(found)):
         return ""
     run = found.params["exposure"]
     end = series[method]["variance"][-1]
