@@ -3,6 +3,7 @@
 Interrupted, it goes on where it was; a second call finds everything made.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.conclude import Conclusion, conclude, optima_of, over_cells
 from pipeline.laboratory.estimators_bias import EstimatorBias
 from pipeline.laboratory.exposure import Exposure, predicted_variance
+from pipeline.laboratory.flow_map import flow_map_optima
+from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.neural_run import NeuralTask
 from pipeline.laboratory.predict import Predict
@@ -32,7 +35,7 @@ PREDICTION_STEPS = 4000  # of the bar, for the predictions of one process
 OF_THE_BEST = ("forward_kl", "reverse_kl", "integration_error")
 AFTER_THE_FIRST = ("correlation", "reverse_kl_by_frame")
 Row = dict[str, Any]
-Unit = Predict | Measure | Exposure | NeuralTask | EstimatorBias
+Unit = Predict | Measure | MeasureFlowMap | Exposure | NeuralTask | EstimatorBias
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def num_updates(work: Unit) -> int:
         return work.measure.training.num_steps
     if isinstance(work, NeuralTask | EstimatorBias):
         return neural.num_updates(work)
-    critic_updates = work.loss.critic_updates if work.critics == "learned" else 0
+    critic_updates = work.loss.critic_updates if isinstance(work, Measure) and work.critics == "learned" else 0
     return work.training.num_steps * (1 + critic_updates)
 
 
@@ -106,7 +109,11 @@ def write(
     """Ten tables of what was predicted, measured and concluded, and what they were made from: run.json."""
     measured = {key: result for key, result in made.items() if key.cell not in NOT_MEASURED}
     exposed = {key: result for key, result in made.items() if key.cell == EXPOSURE}
-    predicted = {key.process: result.metrics["optima"] for key, result in made.items() if key.cell == PREDICTED}
+    predicted = {
+        key.process: result.metrics["optima"] | flow_maps(key.process)
+        for key, result in made.items()
+        if key.cell == PREDICTED
+    }
     optima = {process: optima_of(found) for process, found in predicted.items()}
     conclusions = conclude(run, {key: result.metrics for key, result in measured.items()}, optima)
     tables: dict[str, Iterable[Row]] = {
@@ -126,6 +133,12 @@ def write(
     about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), **said}
     write_json(target / "run.json", about_it)
     return conclusions
+
+
+def flow_maps(process: str) -> Row:
+    """What is predicted of losses that regress a flow map: at once, and so in no unit."""
+    found = flow_map_optima(PROCESSES[process])
+    return {name: dataclasses.asdict(prediction) for name, prediction in found.items()}
 
 
 def measured_row(key: Key, result: Result) -> Row:

@@ -44,6 +44,7 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     from tqdm import tqdm
 
     from pipeline.data.processes import PROCESSES
+    from pipeline.laboratory.flow_map import flow_map_optima
     from pipeline.laboratory.optima import Laboratory, NoOptimumError, objectives_for
     from pipeline.laboratory.run import STUDENT_OF
     from pipeline.rules import one_of
@@ -55,11 +56,12 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
         process = dataclasses.replace(process, num_frames=options.frames)
     student = options.student or STUDENT_OF[options.process]
     laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
-    names = options.objective or list(objectives_for(process.law))
+    flow_maps = flow_map_optima(process)
+    names = options.objective or [*objectives_for(process.law), *flow_maps]
     optima, without = {}, []
     for name in tqdm(names, unit="objective", disable=not sys.stderr.isatty()):
         try:
-            prediction = dataclasses.asdict(laboratory.predict(name))
+            prediction = dataclasses.asdict(flow_maps.get(name) or laboratory.predict(name))
         except NoOptimumError:
             without.append(name)
         else:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting, is_monotone
 from pipeline.grid import Cell
+from pipeline.laboratory.flow_map import FlowMapLoss, flow_map_name
 from pipeline.laboratory.objectives import ADD_WEIGHT, CLEANED, DIVERGENCES, PAGODA_WEIGHT, RESTORED, SID_ALPHAS
 from pipeline.losses.add import Add
 from pipeline.losses.dmd import Dmd
@@ -89,6 +90,8 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
         return "pagoda" if num_frames == 1 and same else None
     if isinstance(loss, Kd):
         return "wasserstein" if num_frames == 1 else None
+    if isinstance(loss, FlowMapLoss):
+        return flow_map_name(loss) if num_frames == 1 else None
     name = _of_law(loss)
     if name is None or num_frames == 1:
         return name

@@ -9,6 +9,8 @@ from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.critics import CRITICS
 from pipeline.laboratory.exposure import Exposure
+from pipeline.laboratory.flow_map import FlowMapLoss
+from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.hidden_noise import HiddenNoise
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.neural_run import NeuralRun
@@ -157,9 +159,16 @@ class LaboratoryRun:
                     if process in self.processes:
                         yield Key(name, process, critics, seed)
 
-    def measure(self, key: Key) -> Measure:
+    def measure(self, key: Key) -> Measure | MeasureFlowMap:
         """The work of one measurement."""
         cell = self.cells[key.cell]
+        if isinstance(cell.loss, FlowMapLoss):
+            if key.critics == "learned":
+                raise ValueError(
+                    f"critics must be exact for a loss that trains none, got {type(cell.loss).__name__}"
+                )
+            process, training = PROCESSES[key.process], self.training
+            return MeasureFlowMap(process, cell.method, cell.loss, training, key.seed, num_clips=self.num_clips)
         training = {"exact": self.training, "learned": self.learned_training}[key.critics]
         return Measure(
             PROCESSES[key.process],

@@ -7,8 +7,11 @@ import pytest
 from pipeline.config import parse_params
 from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.derived import READINGS, claimed, derived, row_of_claims
+from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.laboratory.optima import objectives_for
 from pipeline.laboratory.run import STUDENT_OF
+from pipeline.losses.add import Add
+from pipeline.losses.pagoda import Pagoda
 from tests.parameters import raw
 
 CELLS = parse_params(raw()).laboratory.cells
@@ -46,7 +49,8 @@ def test_switches_that_decide_what_is_minimised_have_rows_of_their_own():
 @pytest.mark.parametrize("process", PROCESSES)
 def test_what_is_derived_or_claimed_of_a_process_is_predicted_there(process):
     data = PROCESSES[process].law
-    known, tied = objectives_for(data), STUDENT_OF[process] == "tied"
+    known = {*objectives_for(data), *flow_map_optima(PROCESSES[process])}
+    tied = STUDENT_OF[process] == "tied"
     for entry in CELLS.values():
         if process in entry.processes:
             name = derived(entry.method, entry.loss, data.num_frames, tied=tied)
@@ -60,9 +64,21 @@ def test_restored_data_have_a_prediction_where_its_frames_are_cleaned_as_it_assu
     assert derived(plain, entry.loss, 2, tied=False) == "reverse_kl_averaged"
 
 
+def test_losses_that_regress_a_flow_map_have_predictions_of_their_own_but_for_mean_flow():
+    for name, expected in (
+        ("consistency_training", "consistency_training"),
+        ("consistency_distillation", "consistency_distillation"),
+        ("mean_flow", "l2_flow_bidirectional"),
+    ):
+        entry = CELLS[f"bidirectional-{name}"]
+        assert derived(entry.method, entry.loss, 1, tied=False) == expected
+        assert derived(entry.method, entry.loss, 2, tied=False) is None
+
+
 def test_losses_with_an_adversary_are_derived_at_the_weight_that_is_predicted():
     for name, objective, weight in (("bidirectional-add", "add", 0.4), ("bidirectional-pagoda", "pagoda", 0.1)):
         entry = CELLS[name]
+        assert isinstance(entry.loss, Add | Pagoda)
         assert entry.loss.gan_weight == weight
         assert derived(entry.method, entry.loss, 1, tied=False) == objective
         heavier = replace(entry.loss, gan_weight=2 * weight)

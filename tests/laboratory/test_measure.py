@@ -8,6 +8,7 @@ import pytest
 from pipeline.config import parse_params
 from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.derived import derived
+from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.optima import Laboratory
 from pipeline.laboratory.run import STUDENT_OF, Key
@@ -133,4 +134,4 @@ def test_data_must_be_there_for_a_loss_on_data():
 def test_every_process_has_its_student():
     assert STUDENT_OF.keys() == PROCESSES.keys()
     for key in RUN.keys(0):
-        assert isinstance(RUN.measure(key), Measure)
+        assert isinstance(RUN.measure(key), Measure | MeasureFlowMap)

@@ -44,3 +44,10 @@ def test_a_missing_process_is_one_line_and_status_two(capsys):
         main(["predict"])
     assert left.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_losses_that_regress_a_flow_map_are_predicted_beside_the_objectives(capsys):
+    assert main(["predict", "--process", "A", "--objective", "consistency_training"]) == 0
+    found = json.loads(capsys.readouterr().out)["optima"]["consistency_training"]
+    assert found["parameters"] == pytest.approx({"m": 0.5, "s": 0.90534}, abs=1e-4)
+    assert found["is_field"]

@@ -32,8 +32,8 @@ def test_a_frame_is_judged_by_itself_and_the_clean_frames_before_it():
 def test_a_score_that_has_learnt_nothing_is_that_of_frames_with_the_spread_of_data():
     """EDM's preconditioning: with a network of 0 it is exact for independent frames of one variance."""
     score = SmallScore(LAW, 8)
-    torch.nn.init.zeros_(score.network[-1].weight)
-    torch.nn.init.zeros_(score.network[-1].bias)
+    for parameter in score.network[-1].parameters():
+        torch.nn.init.zeros_(parameter)
     std = LAW.covariance.diagonal().mean().sqrt()
     plain = gaussian(LAW.mean, std * torch.eye(2, dtype=torch.float64))
     x_t, t, _ = asked()
