@@ -8,6 +8,7 @@ from pipeline.reporting import prose, sections
 from pipeline.reporting.beginnings import beginnings
 from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
+from pipeline.reporting.known_density import known_density
 from pipeline.reporting.laboratory.brief import OWN_STYLE, PREFIX, in_brief
 from pipeline.reporting.markup import STYLE, moving, picture, still, warned
 from pipeline.reporting.objectives import objectives
@@ -37,7 +38,7 @@ def write_report(reports: Path, *, profile: str) -> Path:
             old.unlink()
     drawn = draw_all(study, figures)
     page = reports / "index.html"
-    experiments = {**beginnings(study, reports), **objectives(study, reports)}
+    experiments = {**known_density(study, reports), **beginnings(study, reports), **objectives(study, reports)}
     first = in_brief(study, reports)
     replace_file(page, page_of(study, drawn, first, every_cell(study, reports), experiments))
     return page

@@ -261,7 +261,10 @@ def test_cells_that_are_rolled_out_say_where_their_variance_goes(run):
     said = {row.subject: roll_out(found, row) for row in rows_of(found)}
     assert said["self_forcing x dmd"].endswith("to 24 frames, its frames have a variance of 1.00, data of 1.")
     assert re.search(r"variance of 1\.2\d, data of 1", said["teacher_forcing x l2 (elbo)"])
-    assert {subject for subject, one in said.items() if one} == {"self_forcing x dmd", "teacher_forcing x l2 (elbo)"}
+    assert {subject for subject, one in said.items() if one} == {
+        "self_forcing x dmd",
+        "teacher_forcing x l2 (elbo)",
+    }
 
 
 def test_learned_critics_are_counted_and_those_that_are_off_are_named(run, tmp_path):
