@@ -15,8 +15,8 @@ ABOUT = """<p>The process that draws these clips has a known density. Positions 
 is read where each of its frames shows a blob and little else, and only those that are read have a density.</p>"""
 CAPTION = """Mean ln q of a frame after those before it, of the clips that are read, longer than those of training.
 Below the line of real clips: moves that the data would hardly make. Above: moves with less noise than theirs."""
-TABLE_CAPTION = """ln q: mean log density of the read clips under the data, in nats, with its standard error. Systems:
-mean posterior of each, beside its share in data."""
+TABLE_CAPTION = """ln q: mean log density of the read clips under the data, in nats, with its standard error.
+Systems: mean posterior of each, beside its share in data."""
 
 
 def known_density(study: Study, reports: Path) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import json
 
+from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.known_density import TITLE, known_density, table_lines
 from pipeline.reporting.read import read_study
 
@@ -22,7 +23,7 @@ def test_checkpoints_stand_above_real_clips_and_an_unread_set_has_no_density():
     lines = table_lines({"teacher@causal": blobs(-16.9), "init": unread})
     assert lines[0] == ["", "read", "ln q", "left (0.50)", "right (0.50)"]
     assert lines[1] == ["teacher@causal", "97%", "-16.90 ± 0.05", "0.60", "0.40"]
-    assert lines[2][:3] == ["init", "0%", "–"]
+    assert lines[2][:3] == ["init", "0%", NOTHING]
     assert [line[0] for line in lines[3:]] == ["real clips", "real, through codec"]
 
 
