@@ -19,12 +19,9 @@ from pipeline.reporting.laboratory.answers import (
     span,
     subject,
 )
-from pipeline.reporting.laboratory.brief import in_brief
 from pipeline.reporting.laboratory.evidence import answered
 from pipeline.reporting.laboratory.page import write_laboratory
 from pipeline.reporting.laboratory.results import read_laboratory
-from pipeline.reporting.page import write_report
-from pipeline.reporting.read import read_study
 from tests.laboratory_files import ENDS, FILES, OPTIMA, default_params, write_laboratory_files
 
 WARNING = "profile smoke: these numbers mean nothing"
@@ -218,24 +215,6 @@ def test_a_run_of_one_process_and_one_seed_makes_a_page(tmp_path, process):
     assert f"laboratory_map_{process}.svg" in {path.name for path in (tmp_path / "figures").iterdir()}
 
 
-def test_a_run_of_an_older_kind_without_readings_makes_a_page(tmp_path):
-    directory = write_laboratory_files(tmp_path, processes=("A",))
-    for name, dropped in (
-        ("claims.csv", {"reading"}),
-        ("verdicts.csv", {"row_of_claims", "text_claimed", "text_verdict", "text_reason"}),
-    ):
-        rows = rows_in(tmp_path, name)
-        kept = [field for field in rows[0] if field not in dropped]
-        with (directory / name).open("w", newline="") as file:
-            writer = csv.DictWriter(file, kept, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows[::2] if name == "claims.csv" else rows)
-    rows = table_rows(section(write_laboratory(tmp_path, profile="default").read_text(), "claim-by-claim"))
-    row = next(row for row in rows if row.startswith("bidirectional \u00d7 L2"))
-    assert "forward KL \u2713 confirmed" in row
-    assert "table:" not in row
-
-
 def test_profile_must_be_that_of_the_files_and_smoke_warns(tmp_path):
     write_laboratory_files(tmp_path, processes=("A",), profile="smoke", num_seeds=1)
     with pytest.raises(DamagedRecordError, match=r"run\.json must be of profile default, found: smoke"):
@@ -303,31 +282,6 @@ def test_every_objective_and_cell_has_a_name_of_its_own():
         assert len(set(names)) == len(names)
         cells = [words.cell(name, short=short) for name in default_params().laboratory.cells]
         assert len(set(cells)) == len(cells)
-
-
-def test_the_report_opens_with_the_laboratory_and_keeps_its_figures(reports):
-    study = read_study(reports)
-    assert in_brief(study, reports) == {}
-    write_laboratory_files(reports)
-    write_laboratory(reports, profile="default")
-    before = {path.name: path.read_bytes() for path in (reports / "figures").iterdir()}
-    text = write_report(reports, profile="default").read_text()
-    titles = re.findall(r"<h2>(.*?)</h2>", text)
-    assert titles[:2] == ["What each cell minimises", "Results"]
-    brief = section(text, "what-each-cell-minimises")
-    assert '<a href="laboratory.html">' in brief
-    assert (brief.count("<table"), brief.count("<figure")) == (1, 1)
-    num_claims = len({row["claim"] for row in rows_in(reports, "claims.csv")})
-    assert len(table_rows(brief)) == 1 + num_claims
-    for name, content in before.items():
-        assert (reports / "figures" / name).read_bytes() == content
-
-
-def test_a_laboratory_of_another_profile_says_so_in_the_report(reports):
-    write_laboratory_files(reports, processes=("A",), profile="smoke")
-    said = "\n".join(in_brief(read_study(reports), reports)["What each cell minimises"])
-    assert "This laboratory is of profile smoke, this page is of default" in said
-    assert said.count(WARNING) >= 2
 
 
 def test_the_made_up_cells_are_cells_of_the_parameters():
