@@ -19,6 +19,7 @@ READINGS = {  # of the post's claims
 }
 ROLLED_LOSS = {"teacher_forcing": "l2", "diffusion_forcing": "l2", "self_forcing": "dmd"}  # of those rolled out
 COVERS, LOSES = 0.95, 0.75  # times the share of data from which a rare mode counts as kept, or as lost
+WEIGHTS = {"(elbo)": "(ELBO weights)", "(eps)": "(ε weights)", "(flow)": "(flow weights)"}  # of L2
 NEXT = re.compile(r"; (?=[\w.-]+ on \w+: )")
 NAME = re.compile(r"[a-z][\w.-]*\w")
 QUESTION = f"""A network that generates video one frame after another can be trained in many ways: the
@@ -54,7 +55,7 @@ def subject(name: str) -> str:
     method, _, loss = name.partition(" x ")
     plain, _, switch = loss.partition(" ")
     said = f"{method.replace('_', ' ')} {words.TIMES} {words.loss(plain)}"
-    return f"{said} {switch.replace('_', '-')}".strip()
+    return f"{said} {WEIGHTS.get(switch, switch.replace('_', '-'))}".strip()
 
 
 def minimised(found: Laboratory, rows: Sequence[Judged]) -> list[str]:
