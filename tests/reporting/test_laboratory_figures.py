@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.processes import PROCESSES
+from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.laboratory.figures import rarest, rolled
 from pipeline.reporting.laboratory.laws import ellipse, mode_shares, of_process, of_student
@@ -143,7 +144,8 @@ def test_labels_with_room_stand_where_they_are_wanted():
 def test_a_place_of_the_map_holds_what_coincides_and_who_settled_there(found):
     rows = [row for row in found.judged if row.process == "A" and row.critics == "exact"]
     named = objectives_on(found, "A", rows, every=True)
-    assert named == {name for name in OPTIMA["A"] if not name.startswith("entropy")}
+    flow_maps = set(flow_map_optima(PROCESSES["A"]))
+    assert named == {name for name in OPTIMA["A"] if not name.startswith("entropy")} | flow_maps
     sites = sites_of(found, "A", rows, named)
     of_forward = next(site for site in sites if "forward_kl" in site.objectives)
     assert set(of_forward.objectives) == {"forward_kl", "forward_kl_averaged", "l2_elbo_bidirectional"}
