@@ -31,11 +31,11 @@ def reading(path: Path) -> Iterator[None]:
         raise DamagedRecordError(f"{path} is damaged: {error}") from error
 
 
-def read_rows(path: Path, kind: type) -> list[Any]:
+def read_rows(path: Path, kind: type, *, may_be_empty: bool = False) -> list[Any]:
     """The rows of a CSV as `kind`, whose fields are words, counts or numbers; an empty number is None.
 
     Raises:
-        DamagedRecordError: the file is missing, empty, or a row is not of that kind.
+        DamagedRecordError: the file is missing, empty (unless it may be), or a row is not of that kind.
     """
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     rows = []
@@ -46,7 +46,7 @@ def read_rows(path: Path, kind: type) -> list[Any]:
                 text = row[name]
                 values[name] = text if of is str else int(text) if of is int else _number(text, of)
             rows.append(kind(**values))
-        if not rows:
+        if not rows and not may_be_empty:
             raise ValueError("it has no lines")
     return rows
 
