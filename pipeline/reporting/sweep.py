@@ -1,0 +1,146 @@
+"""The section "The sweep": the answer, the matrix, ranks and pairs, the tables, curves, clips, and the audit."""
+
+from html import escape
+from pathlib import Path
+from textwrap import fill
+
+from pipeline.reporting.markup import cell, picture, row_head, table, warned
+from pipeline.reporting.read import Study
+from pipeline.reporting.style import theme
+from pipeline.reporting.sweep_audit import KINDS, Difference, differences
+from pipeline.reporting.sweep_figures import TITLES, draw_matrix
+from pipeline.reporting.sweep_orders import draw_pairs, draw_ranks
+from pipeline.reporting.sweep_read import Found, name_of, read_sweep
+from pipeline.reporting.sweep_rows import cost_table, table_of, text_of
+from pipeline.reporting.sweep_tables import reading
+from pipeline.reporting.sweep_trainings import draw_clips, draw_curves, read_clips
+from pipeline.reporting.sweep_words import COMMAND, answer, caveats, confounds_said, incomplete, warnings_of
+
+WIDTH = 116  # letters of a line of prose in a terminal
+CAPTIONS = {
+    "sweep_matrix": """Every method with every loss, over seeds: the darker, the better. Both matrices share one
+scale of colours.""",
+    "sweep_ranks": """Left: the rank of every cell by its mean, with the interval of what other seeds could make of
+it. Right: the place that Self-Forcing published for the same cell (VBench, students of another size on other data),
+and its place here among those cells; where both orders agree, the marks lie on each other.""",
+    "sweep_pairs": """Every pair of cells, the best first. A field with a mark is a difference that these seeds
+separate, corrected for the number of pairs; one without is not separated, whatever its colour. Hatched pairs are
+confounded: see what differs, below.""",
+    "sweep_curves": """Training of every cell: mean and range over seeds of the student's loss, and dotted that of
+its critics, on a scale of its own. Losses of different names have different units.""",
+    "sweep_clips": """The first clips of every cell, not chosen, of its first seed, tuned where it was tuned, frame
+by frame, under those of its start.""",
+}
+COST = """What one training of each cell was given and cost, mean over seeds: updates of the student and of its
+critics, floating-point operations, wall time. Setting: what the search chose for all
+seeds of a cell: the learning rate of the student, the factor on those of its critics, and their updates a step."""
+
+
+def sweep_section(study: Study, reports: Path) -> list[str]:
+    """The section, and its figures among the others; nothing where there was no sweep.
+
+    Raises:
+        DamagedRecordError: a file of the sweep is missing, damaged, or lacks an entry.
+    """
+    if not (reports / "grid").exists():
+        return []
+    found = read_sweep(reports)
+    clips = read_clips(reports, found)
+    with reading(reports / "grid" / "audit.csv"):
+        audited = differences(found.audit)
+    pictures = {
+        name: picture(path, warned(study.warning, CAPTIONS[name]))
+        for name, path in draw_sweep(found, study, clips, reports / "figures").items()
+    }
+    tables = [
+        table_of(found, phase, warned(study.warning, _caption(found, phase)), with_starts=phase == found.last)
+        for phase in reversed(found.phases)
+    ]
+    tables.append(cost_table(found, warned(study.warning, COST)))
+    return [
+        *(f'<p class="warning">{escape(line)}</p>' for line in warnings_of(found, study)),
+        f"<p>{escape(' '.join(answer(found)))} <code>{COMMAND}</code> makes this.</p>",
+        pictures["sweep_matrix"],
+        *(f"<p>Excluded: {escape(name_of(one))}: {escape(why)}.</p>" for one, why in found.excluded.items()),
+        pictures["sweep_ranks"],
+        pictures["sweep_pairs"],
+        *tables,
+        *(f"<p>{escape(line)}</p>" for line in caveats(found)),
+        "<h3>What differs between the cells</h3>",
+        *audit_tables(audited),
+        "<h3>Training and clips</h3>",
+        pictures["sweep_curves"],
+        pictures["sweep_clips"],
+    ]
+
+
+def draw_sweep(found: Found, study: Study, clips: dict, directory: Path) -> dict[str, Path]:
+    """Every figure by its name."""
+    directory.mkdir(exist_ok=True)
+    with theme():
+        return {
+            "sweep_matrix": draw_matrix(found, study, directory / "sweep_matrix.svg"),
+            "sweep_ranks": draw_ranks(found, study, directory / "sweep_ranks.svg"),
+            "sweep_pairs": draw_pairs(found, study, directory / "sweep_pairs.svg"),
+            "sweep_curves": draw_curves(found, study, directory / "sweep_curves.svg"),
+            "sweep_clips": draw_clips(found, study, clips, directory / "sweep_clips.png"),
+        }
+
+
+def _caption(found: Found, phase: str) -> str:
+    return (
+        f"{TITLES[phase]}: means over seeds, below them their intervals, of {100 * found.confidence:g} %. "
+        f"Shaded: the best of its column."
+    )
+
+
+def audit_tables(audited: list[Difference]) -> list[str]:
+    """What a reader must know in the open, confounds first; what follows from the axes folded away."""
+    if not audited:
+        return ["<p>The cells differ in nothing, or there is but one.</p>"]
+    opened = [line for line in audited if line.kind in ("confounds", "budget", "tuned")]
+    folded = [line for line in audited if line not in opened]
+    parts = [] if any(line.kind == "confounds" for line in opened) else ["<p>No pair of cells is confounded.</p>"]
+    if opened:
+        parts.append(_audit_table(opened))
+    if folded:
+        summary = f"{len(folded)} more differences that follow from method and loss, or are these"
+        parts.append(f"<details><summary>{summary}</summary>{_audit_table(folded)}</details>")
+    return parts
+
+
+def _audit_table(lines: list[Difference]) -> str:
+    rows = [
+        (
+            "",
+            [
+                row_head(line.kind),
+                cell(f"<code>{escape(line.path)}</code>", "text"),
+                cell(escape(line.words), "text"),
+                cell(f"{line.num_pairs:,}"),
+            ],
+        )
+        for line in lines
+    ]
+    kinds = dict.fromkeys(line.kind for line in lines)
+    caption = "; ".join(f"{kind}: {KINDS[kind]}" for kind in kinds)
+    return table(
+        ["kind", "parameter", "values", "pairs that differ"], rows, caption=escape(f"{caption}."), kind="text"
+    )
+
+
+def as_text(found: Found) -> str:
+    """What is missing, the tables and the answer, for a terminal of 120 columns."""
+    excluded = [f"excluded: {name_of(cell)}: {reason}" for cell, reason in found.excluded.items()]
+    tables = [f"{TITLES[phase]}\n{text_of(found, phase)}" for phase in found.phases]
+    blocks = [
+        _wrapped(incomplete(found)),
+        *tables,
+        _wrapped([*excluded, *confounds_said(found)]),
+        _wrapped([*answer(found), *caveats(found)]),
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def _wrapped(lines: list[str]) -> str:
+    return "\n".join(fill(line, WIDTH) for line in lines)
