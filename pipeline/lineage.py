@@ -27,5 +27,5 @@ def lock_digests(workspace: Path) -> dict[str, str]:
 
 def ended_at(record: Record, units: Path) -> float:
     """Seconds since the epoch at which the unit ended, or, where only its record is left, was recorded."""
-    metrics = units / record.stage / record.fingerprint / "metrics.json"
-    return (metrics if metrics.exists() else record.directory / "record.json").stat().st_mtime
+    made = next(units.glob(f"*/{record.fingerprint}/metrics.json"), None)
+    return (made or record.directory / "record.json").stat().st_mtime

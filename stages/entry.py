@@ -25,11 +25,16 @@ def stage(main: Callable[..., None]) -> None:
         sys.exit(_one_line(error, 1))
 
 
-def publish(params: Params, stage: str, item: str, work: Work, inputs: Mapping[str, Path]) -> None:
-    """Run the unit; copy its products to artifacts/, and its record, curve and pictures to reports/."""
+def publish(
+    params: Params, stage: str, item: str, work: Work, inputs: Mapping[str, Path], *, kind: str | None = None
+) -> None:
+    """Run the unit; copy its products to artifacts/, and its record, curve and pictures to reports/.
+
+    kind: of the unit, where others than this stage make the same ones; the stage itself if absent.
+    """
     name = Path(stage, item)
     with tqdm(desc=str(name), unit="step", disable=None, dynamic_ncols=True) as bar:
-        directory = run_unit(stage, work, inputs, on_progress=lambda progress: _show(bar, progress))
+        directory = run_unit(kind or stage, work, inputs, on_progress=lambda progress: _show(bar, progress))
     out, show = directory / "out", directory / "show"
     if out.exists():
         _replace(out, ARTIFACTS / name)

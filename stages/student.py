@@ -15,7 +15,7 @@ def main(params: Params, name: str, loss: str) -> None:
     teacher = params.student_teacher(name, loss)
     if teacher is not None:
         inputs["teacher"] = ARTIFACTS / "teacher" / teacher
-    publish(params, name, loss, params.student_unit(name, loss), inputs)
+    publish(params, name, loss, params.student_unit(name, loss), inputs, kind="cell")  # as trials of sweeps are
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ from pipeline.interfaces import Progress, Video
 from pipeline.models.codec import FrameCodec, load_codec
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.digit_reader import digit_reader_digest, load_digit_reader
-from pipeline.rules import at_least
+from pipeline.rules import at_least, one_of
 from pipeline.streams import stream
 from pipeline.unit import Metrics, digest_of
 
+SPLITS = ("test", "metric")  # of clips that no model has seen: for results, and for choices
 LONGER = 2  # times the training length, for drift
 NUM_DRAWN = 8
 NUM_ANIMATED = 16
@@ -43,11 +44,13 @@ class Evaluate:
     precision, recall, density, coverage. num_timed: single clips that are timed. i3d_path: a TorchScript I3D, whose
     file is then the input "i3d"; i3d_sha256: what its checksum must be; i3d_num_clips: n of its distance, on the
     longer clips. bits: how the likelihood is bounded, on the first of the held-out clips; None: it is not, as for
-    few-step students, which are no density's denoiser.
+    few-step students, which are no density's denoiser. split: of the real clips, `test`, or `metric` where settings
+    are chosen, so that no choice has seen the clips of a result.
     """
 
     num_frames: int = 8
     sampler: Sampler = field(default_factory=Sampler)
+    split: str = "test"
     num_clips: int = 2048
     batch_size: int = 256
     num_bootstraps: int = 200
@@ -61,6 +64,7 @@ class Evaluate:
     num_threads: int = 1
 
     def __post_init__(self) -> None:
+        one_of(SPLITS, split=self.split)
         at_least(3, num_frames=self.num_frames)
         at_least(1, num_neighbours=self.num_neighbours, batch_size=self.batch_size)
         at_least(1, num_timed=self.num_timed, num_threads=self.num_threads)
@@ -146,26 +150,26 @@ class Evaluate:
         return metrics
 
     def _real_clips(self, store: ClipStore) -> tuple[ByteVideo, ByteVideo]:
-        """Reference and held-out clips, from the two halves of the test clips.
+        """Reference and held-out clips, from the two halves of the split.
 
         Raises:
-            ValueError: the store has too few test clips, or too short ones.
+            ValueError: the store has too few of these clips, or too short ones.
         """
-        test = store.clips("test")
-        half, longest = len(test) // 2, test.shape[1]
+        clips = store.clips(self.split)
+        half, longest = len(clips) // 2, clips.shape[1]
         if self.num_clips > half:
             raise ValueError(
-                f"num_clips must be at most half of the test clips: num_clips={self.num_clips}, "
-                f"test clips={len(test)}"
+                f"num_clips must be at most half of the {self.split} clips: num_clips={self.num_clips}, "
+                f"{self.split} clips={len(clips)}"
             )
         if longest < LONGER * self.num_frames:
             raise ValueError(
-                f"test clips must be at least {LONGER} times as long as num_frames: T={longest}, "
+                f"{self.split} clips must be at least {LONGER} times as long as num_frames: T={longest}, "
                 f"num_frames={self.num_frames}"
             )
         starts = (0, half)
         reference, held_out = (
-            torch.from_numpy(np.array(test[start : start + self.num_clips, : LONGER * self.num_frames]))
+            torch.from_numpy(np.array(clips[start : start + self.num_clips, : LONGER * self.num_frames]))
             for start in starts
         )
         return reference, held_out

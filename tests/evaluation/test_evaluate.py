@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.store import to_video
+from pipeline.data.store import ClipStore, to_video
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.bits import BitsPerDimension
@@ -154,7 +154,19 @@ def test_what_the_store_cannot_give_is_refused(finish, inputs, tmp_path, changes
         finish(replace(QUICK, **changes).run(tmp_path, inputs))
 
 
+def test_settings_are_judged_on_other_clips_than_results(finish, inputs, tmp_path, evaluated):
+    _, metrics = finish(replace(QUICK, split="metric").run(tmp_path, inputs))
+    _, _, result = evaluated
+    assert metrics["fvd"]["floor"] != result["fvd"]["floor"]  # of two sets of real clips
+    assert metrics["sampling"]["calls_per_frame"] == result["sampling"]["calls_per_frame"]
+    clips = ClipStore(inputs["clips"]).clips("metric")
+    with np.load(tmp_path / "show" / "samples.npz") as shown:
+        assert np.array_equal(shown["real"], clips[len(clips) // 2 :][: len(shown["real"])])
+
+
 def test_impossible_parameters_are_refused():
+    with pytest.raises(ValueError, match="split must be one of test, metric, got 'train'"):
+        Evaluate(split="train")
     with pytest.raises(ValueError, match="num_bootstraps must be at least 2, got 1"):
         Evaluate(num_bootstraps=1)
     with pytest.raises(ValueError, match=r"num_clips of bits must be .* bits.num_clips=512, num_clips=64"):
