@@ -33,6 +33,7 @@ from pipeline.models.backbone import BackboneSpec
 from pipeline.models.codec import latent_shape
 from pipeline.params import CodecParams, Params, StudentParams
 from pipeline.schema import ConfigError, Schema
+from pipeline.sweep.budget import BUDGETS, Budget
 from pipeline.training.init import INITS, Init
 
 REGISTRIES = {
@@ -44,6 +45,7 @@ REGISTRIES = {
     Method: METHODS,
     Loss: LOSSES,
     Init: INITS,
+    Budget: BUDGETS,
 }
 
 
@@ -99,7 +101,7 @@ def parse_params(raw: Any) -> Params:
             TeacherForcing: {"chunk_len": sampler.chunk_len, "sampler": None},
             DiffusionForcing: {"chunk_len": sampler.chunk_len, "sampler": None},
             SelfForcing: {"sampler": sampler},
-            Evaluate: {**run, "num_frames": num_frames, "sampler": sampler},
+            Evaluate: {**run, "num_frames": num_frames, "sampler": sampler, "split": "test"},
         },
     )
     few_step = {

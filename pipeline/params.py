@@ -22,6 +22,7 @@ from pipeline.methods.method import Method
 from pipeline.models.codec import CodecSpec
 from pipeline.models.denoiser import DenoiserSpec
 from pipeline.rules import one_of
+from pipeline.sweep.plan import START_PHASE, SweepRun, Trial
 from pipeline.training.cell import TrainCell
 from pipeline.training.codec import CodecTraining, TrainCodec
 from pipeline.training.init import Init, Setting, Unit
@@ -94,6 +95,7 @@ class Params:
     grid: GridRun
     causal_forcing: CausalForcing
     laboratory: LaboratoryRun
+    sweep: SweepRun
 
     def codec_unit(self) -> TrainCodec:
         """The work of stage codec."""
@@ -173,6 +175,32 @@ class Params:
             TrainCell(run.methods[cell.method], loss, denoiser, training, self.seed, num_threads=1),
             self._measure(cell.attention),
             teacher=asked_teacher(cell, run.teacher_attention.get(cell.loss)),
+        )
+
+    def trial_units(self, trial: Trial, num_steps: int) -> CellUnits:
+        """The work of one trial of the sweep: a cell of the grid by its setting, seed and budget."""
+        run, units = self.sweep, self.cell_units(trial.cell)
+        training = dataclasses.replace(
+            units.train.training, num_steps=num_steps, checkpoint_every=run.checkpoint_every
+        )
+        train = dataclasses.replace(
+            units.train, training=training, seed=trial.seed, num_threads=run.resources.num_cpus
+        )
+        return CellUnits(trial.setting.applied(train), self._of_trial(units.evaluate, trial), units.teacher)
+
+    def start_trial_unit(self, trial: Trial) -> Evaluate:
+        """The measure of what the cells of a method start from."""
+        assert trial.phase == START_PHASE
+        return self._of_trial(self.start_unit(METHODS[trial.cell.method].attention), trial)
+
+    def _of_trial(self, evaluate: Evaluate, trial: Trial) -> Evaluate:
+        run = self.sweep
+        return dataclasses.replace(
+            evaluate,
+            seed=trial.seed,
+            split=trial.split,
+            num_clips=run.num_clips,
+            num_threads=run.resources.num_cpus,
         )
 
     def _measure(self, attention: str) -> Evaluate:

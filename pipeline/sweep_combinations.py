@@ -10,13 +10,16 @@ from pipeline.methods.self_forcing import SelfForcing
 from pipeline.models.denoiser import DenoiserSpec
 from pipeline.params import Params
 from pipeline.schema import ConfigError, require, with_path
+from pipeline.sweep.budget import Price
+from pipeline.sweep.price import clips_per_step
 from pipeline.training.init import ConsistencyInit, Setting
 
 
 def check_sweeps(params: Params) -> None:
-    """The sections ablation, grid and causal_forcing. Raises ConfigError."""
+    """The sections ablation, grid, sweep and causal_forcing. Raises ConfigError."""
     _check_ablation(params)
     _check_grid_run(params)
+    _check_sweep(params)
     _check_inits(params)
 
 
@@ -90,6 +93,34 @@ def _check_grid_run(params: Params) -> None:
         f"grid.num_clips must be at most half of prepare.num_test, and prepare.num_train: {run.num_clips} and "
         f"{most}",
     )
+
+
+def _check_sweep(params: Params) -> None:
+    """Its cells are of the grid, its clips are there; its budget pays a step of each, as far as is known."""
+    run, grid, prepare = params.sweep, params.grid, params.prepare
+    with_path("sweep", run.selected, grid.methods, grid.losses)
+    counts = {"half of prepare.num_test": prepare.num_test // 2, "prepare.num_train": prepare.num_train}
+    if run.tuning is not None:
+        counts["half of prepare.num_metric"] = prepare.num_metric // 2
+    for what, most in counts.items():
+        require(run.num_clips <= most, f"sweep.num_clips must be at most {what}: {run.num_clips} and {most}")
+    report_every = grid.training.report_every
+    require(
+        run.checkpoint_every % report_every == 0,
+        f"sweep.checkpoint_every must be a multiple of grid.training.report_every, {report_every}: got "
+        f"{run.checkpoint_every}",
+    )
+    size, workers = grid.training.micro_batch_size or grid.training.batch_size, run.resources.num_workers
+    require(
+        size % workers == 0,
+        f"sweep.resources.num_workers must divide the clips of a batch of grid.training, {size}: got {workers}",
+    )
+    for cell in run.selected(grid.methods, grid.losses).cells:
+        train = params.cell_units(cell).train
+        if run.tuning is not None:
+            with_path("sweep.tuning", run.tuning.check, train)
+        if not run.budget.is_measured:
+            with_path(f"sweep.budget: {cell}", run.budget.num_steps, Price(clips_per_step(train)))
 
 
 def _check_inits(params: Params) -> None:

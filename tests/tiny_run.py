@@ -46,6 +46,15 @@ def raw():
         "training": ROLLOUT,
         "num_clips": NUM_CLIPS,
     }
+    params["sweep"] = {
+        "cells": ["*-l2", "*-gan"],
+        "seeds": [1, 2],
+        "budget": {"name": "updates", "num_updates": 2},
+        "tuning": {"num_trials": 2, "learning_rate": [1e-4, 1e-2], "critic_updates": [1, 2]},
+        "num_clips": NUM_CLIPS,
+        "checkpoint_every": 2,
+        "num_bootstraps": 200,
+    }
     params["causal_forcing"] = {
         "training": TRAINING,
         "rollout": ROLLOUT,
