@@ -157,9 +157,14 @@ def ablate_diffusion(call: Call) -> int:
     return call.run("python", "-m", "sweeps.ablate_diffusion", cwd=workspace)
 
 
-def grid(call: Call) -> int:
+def every_cell(call: Call) -> int:
     workspace = workspace_of(call)
-    return call.run("python", "-m", "sweeps.grid", cwd=workspace)
+    return call.run("python", "-m", "sweeps.every_cell", cwd=workspace)
+
+
+def sweep(call: Call) -> int:
+    workspace = workspace_of(call)
+    return call.run("python", "-m", "sweeps.run", cwd=workspace)
 
 
 def causal_forcing(call: Call) -> int:
@@ -188,9 +193,13 @@ TASKS: dict[str, Task] = {
         ablate_diffusion, "train a teacher under every prediction, weighting and schedule, then compare them",
         "ablate-diffusion", has_profile=True,
     ),
-    "grid": Task(
-        grid, "train every method with every loss from the shared teachers, then compare them", "grid",
-        has_profile=True,
+    "sweep": Task(
+        sweep, "train cells of the grid by several seeds, untuned and tuned, on Ray, then compare them",
+        "sweep --profile smoke", has_profile=True,
+    ),
+    "every-cell": Task(
+        every_cell, "train every method with every loss once from the shared teachers, then compare them",
+        "every-cell", has_profile=True,
     ),
     "causal-forcing": Task(
         causal_forcing, "begin a causal student in four ways, then compare what they lead to", "causal-forcing",

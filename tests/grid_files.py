@@ -1,4 +1,4 @@
-"""The files of a grid, made up: what `python3 -m pipeline grid` would have written."""
+"""The files of a grid, made up: what `python3 -m pipeline every-cell` would have written."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def write_csv(path, rows):
 
 
 def write_cells(reports, *, rows=None, codec=None, profile=None, failed=None):
-    """What `python3 -m pipeline grid` leaves behind; one cell of it failed."""
+    """What `python3 -m pipeline every-cell` leaves behind; one cell of it failed."""
     directory, study = reports / "cells", read_study(reports)
     directory.mkdir(exist_ok=True)
     rows = rows or grid_rows()

@@ -1,4 +1,4 @@
-"""Every cell of the grid as `python3 -m pipeline grid` measured it: read, judged against its start, in words."""
+"""Every cell of the grid as `python3 -m pipeline every-cell` measured it: read, judged against its start, in words."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.reporting.read import TIMES
 from pipeline.reporting.sweep_tables import Place, read_rows, reading, text_table
 from pipeline.reporting.tables import best_rows
 
-COMMAND = "python3 -m pipeline grid"
+COMMAND = "python3 -m pipeline every-cell"
 START = "start"  # in the place of a cell's loss: what the cells of a method start from
 BETTER, WORSE, OPEN, UNKNOWN = "better", "worse", "not separated", "start unknown"
 CAVEAT = "One seed: the intervals are over clips, not over training runs."

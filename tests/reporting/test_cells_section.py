@@ -65,7 +65,7 @@ def test_the_section_follows_the_results_and_holds_figures_table_and_command(run
     assert ids[:2] == ["results", "every-cell"]
     assert "the-grid" not in ids
     section = section_of(text)
-    assert "<code>python3 -m pipeline grid</code>" in section
+    assert "<code>python3 -m pipeline every-cell</code>" in section
     assert section.count("<figure") == 3
     assert section.count("<table") == 2  # cells; what each minimises
     for name in PICTURES:
@@ -176,7 +176,7 @@ def test_the_section_says_what_each_cell_minimises_and_who_published_it(run):
 def test_students_of_another_codec_or_profile_are_told(reports):
     write_cells(reports, codec="0" * 64, profile="smoke")
     assert warnings_of(read_cells(reports), read_study(reports)) == [
-        "These students speak the latents of another codec than that of this run: python3 -m pipeline grid",
+        "These students speak the latents of another codec than that of this run: python3 -m pipeline every-cell",
         "These students are of profile smoke, this page is of default",
         f"teacher forcing {TIMES} sid failed: student_loss must be finite: nan",
     ]

@@ -107,7 +107,7 @@ def test_page_without_the_whole_grid_says_what_cells_minimise_and_no_more(run):
     assert 'id="every-cell"' not in text
     section = text[text.index('<section id="the-grid">') :].split("</section>")[0]
     assert section.count("<table") == 1
-    assert "pipeline grid</code>" not in section
+    assert "pipeline every-cell</code>" not in section
     assert escape(Cell("self_forcing", "dmd").derived or "") in section
 
 

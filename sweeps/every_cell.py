@@ -1,10 +1,8 @@
-"""Train and measure every cell of the grid from the shared teachers: python -m sweeps.grid
+"""Train and measure every cell of the grid from the shared teachers: python -m sweeps.every_cell
 
 Interrupted, it goes on where it was; a second call makes only the cells that changed.
 """
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +11,12 @@ import numpy as np
 from pipeline.config import Params
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.grid import Cell, derived_divergence
-from pipeline.grid_run import CellUnits
 from pipeline.params import TEACHERS
+from pipeline.sweep.plan import START, name_of
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
 from stages.entry import ARTIFACTS, REPORTS, stage
-from sweeps.parallel import OnShare
-from sweeps.runner import InTurn, Made, about, check_inputs, end_if_failed, run_all
-
-START = "start"  # in the place of a cell's loss: what the cells of a method start from
-SHARES = {"train": 0.7, "evaluate": 0.3}  # of the time, on the average over cells
-NUM_SHOWN = 4  # clips that are kept of every cell
-CURVES = ("student_loss", "critic_loss", "grad_norm")
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A cell, or what cells start from, which is only measured."""
-
-    work: CellUnits | Evaluate
-    origin: Path
-    artifacts: Path
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the files of a task's units say, its curve, and its first clips (N, T, H, W, C)."""
-
-    made: Made
-    curve: list[Row]
-    clips: np.ndarray
+from sweeps.runner import about, check_inputs, end_if_failed, run_all
+from sweeps.trial import CURVES, Result, Row, Task, make
 
 
 def main(params: Params) -> None:
@@ -52,8 +26,8 @@ def main(params: Params) -> None:
 
     check_inputs(ARTIFACTS, teachers=tuple(TEACHERS))
     tasks = tasks_of(params, ARTIFACTS)
-    updates = {key: num_updates(task) for key, task in tasks.items()}
-    outcome = run_all(make, tasks, updates, name="grid", noun="cells")
+    updates = {key: task.num_updates for key, task in tasks.items()}
+    outcome = run_all(make, tasks, updates, name="every cell", noun="cells")
     if outcome.made:
         write(params, outcome.made, outcome.failed, REPORTS / "cells")
         print(as_text(read_cells(REPORTS)), flush=True)
@@ -72,36 +46,6 @@ def tasks_of(params: Params, artifacts: Path) -> dict[Cell, Task]:
             if cell.excluded is None:
                 tasks[cell] = Task(params.cell_units(cell), origin, artifacts)
     return tasks
-
-
-def num_updates(task: Task) -> int:
-    """Of the student and of its critics; of what is only measured as if it were one, for the bar."""
-    if isinstance(task.work, Evaluate):
-        return 1
-    train = task.work.train
-    return train.training.num_steps * (1 + train.loss.critic_updates)
-
-
-def make(task: Task, on_share: OnShare) -> Result:
-    """Train and evaluate a cell; evaluate a start."""
-    units, student, curve = InTurn(SHARES, on_share), task.origin, []
-    if isinstance(task.work, CellUnits):
-        inputs = {"codec": task.artifacts / "codec", "init": task.origin}
-        if task.work.teacher is not None:
-            inputs["teacher"] = task.artifacts / "teacher" / task.work.teacher
-        directory = units.make("train", "cell", task.work.train, inputs)
-        student = directory / "out"
-        curve = [json.loads(line) for line in (directory / "curve.jsonl").read_text().splitlines()]
-    evaluate = task.work.evaluate if isinstance(task.work, CellUnits) else task.work
-    measured = {
-        "clips": task.artifacts / "prepare",
-        "features": task.artifacts / "features",
-        "codec": task.artifacts / "codec",
-        "student": student,
-    }
-    directory = units.make("evaluate", "evaluate", evaluate, measured)
-    with np.load(directory / "show" / "samples.npz") as shown:
-        return Result(units.made, curve, shown["generated"][:NUM_SHOWN])
 
 
 def write(params: Params, made: dict[Cell, Result], failed: dict[Cell, str], target: Path) -> None:
@@ -128,11 +72,6 @@ def write(params: Params, made: dict[Cell, Result], failed: dict[Cell, str], tar
             **said,
         },
     )
-
-
-def name_of(cell: Cell) -> str:
-    """Of a cell in tables and files."""
-    return f"{cell.method}-{cell.loss}"
 
 
 def cell_row(cell: Cell, result: Result, params: Params) -> Row:

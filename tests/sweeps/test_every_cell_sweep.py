@@ -11,11 +11,12 @@ import pytest
 
 from pipeline.config import parse_params
 from pipeline.grid import Cell
+from pipeline.grid_run import CellUnits
 from pipeline.reporting.cells import read_cells
 from pipeline.unit import PROJECT, digest_of
 from stages.entry import stage
-from sweeps import grid
-from sweeps.grid import make
+from sweeps import every_cell, trial
+from sweeps.trial import make
 from tests.tiny_run import NUM_CLIPS, ROLLOUT, raw
 
 STARTS = {"bidirectional": "bidirectional", "self_forcing": "causal"}  # of each method: its teacher
@@ -43,7 +44,7 @@ def units(tmp_path_factory):
 def made(workspace, units, one_process, monkeypatch, capsys):
     """The whole tiny grid."""
     monkeypatch.setenv("FORCING_GRID_WORK", str(units))
-    grid.main(parse_params(raw()))
+    every_cell.main(parse_params(raw()))
     return capsys.readouterr().out
 
 
@@ -87,7 +88,7 @@ def times(units):
 
 def fail_in_one(task, on_share):
     """In the place of `make`: one cell fails."""
-    if isinstance(task.work, grid.CellUnits) and Cell.of(task.work.train.method, task.work.train.loss) == FAILS:
+    if isinstance(task.work, CellUnits) and Cell.of(task.work.train.method, task.work.train.loss) == FAILS:
         raise FloatingPointError("student_loss is nan at step 1")
     return make(task, on_share)
 
@@ -96,10 +97,10 @@ def fail_in_one(task, on_share):
 def test_the_grid_has_a_row_a_cell_and_one_a_start(made):
     rows = table("cells.csv")
     assert all(len(of_cell) == 1 for of_cell in rows.values())
-    groups = [[Cell(m, grid.START), *(cell for cell in ASKED if cell.method == m)] for m in STARTS]
+    groups = [[Cell(m, every_cell.START), *(cell for cell in ASKED if cell.method == m)] for m in STARTS]
     assert list(rows) == [cell for group in groups for cell in group]
     updates = {cell: row["student_updates"] for cell, (row,) in rows.items()}
-    assert {updates.pop(Cell(method, grid.START)) for method in STARTS} == {"0"}
+    assert {updates.pop(Cell(method, every_cell.START)) for method in STARTS} == {"0"}
     assert set(updates.values()) == {str(ROLLOUT["num_steps"])}
     found = read_cells(Path("reports"))
     assert set(found.trained) == set(ASKED)
@@ -118,7 +119,7 @@ def test_the_grid_has_a_row_a_cell_and_one_a_start(made):
 def test_every_number_is_that_of_the_unit_itself(made, units, artifacts):
     rows, directories = table("cells.csv"), trained(units)
     students = {cell: directories[cell] / "out" for cell in ASKED}
-    students |= {Cell(method, grid.START): artifacts / "teacher" / name for method, name in STARTS.items()}
+    students |= {Cell(method, every_cell.START): artifacts / "teacher" / name for method, name in STARTS.items()}
     assert len({digest_of(student) for student in students.values()}) == len(rows)  # none is another's
     with np.load("reports/cells/samples.npz") as samples:
         assert sorted(samples) == sorted(f"{cell.method}-{cell.loss}" for cell in students)
@@ -134,7 +135,7 @@ def test_every_number_is_that_of_the_unit_itself(made, units, artifacts):
             for name in ("first_to_second", "first_to_last"):
                 assert float(row[name]) == metrics["identity"][name]
             with np.load(directory / "show" / "samples.npz") as shown:
-                assert np.array_equal(samples[f"{cell.method}-{cell.loss}"], shown["generated"][: grid.NUM_SHOWN])
+                assert np.array_equal(samples[f"{cell.method}-{cell.loss}"], shown["generated"][: trial.NUM_SHOWN])
     for cell in ASKED:
         (row,) = rows[cell]
         metrics, seconds = read(directories[cell], "metrics"), read(directories[cell], "timing")["seconds"]
@@ -163,7 +164,7 @@ def test_every_curve_is_that_of_the_training(made, units):
         lines = [json.loads(line) for line in (directory / "curve.jsonl").read_text().splitlines()]
         assert [int(row["step"]) for row in curves[cell]] == [line["step"] for line in lines] == [1, 2]
         for row, line in zip(curves[cell], lines, strict=True):
-            for name in grid.CURVES:
+            for name in every_cell.CURVES:
                 assert (float(row[name]) if row[name] else None) == line.get(name)
         assert all(bool(row["critic_loss"]) == (cell.loss == "gan") for row in curves[cell])
 
@@ -171,7 +172,7 @@ def test_every_curve_is_that_of_the_training(made, units):
 @pytest.mark.slow
 def test_a_second_call_makes_nothing_and_writes_the_same(made, units, capsys):
     before, written = times(units), digest_of(Path("reports/cells"))
-    grid.main(parse_params(raw()))
+    every_cell.main(parse_params(raw()))
     assert times(units) == before
     assert digest_of(Path("reports/cells")) == written
     assert capsys.readouterr().out == made
@@ -181,7 +182,7 @@ def test_a_second_call_makes_nothing_and_writes_the_same(made, units, capsys):
 def test_another_loss_makes_its_own_cells_alone(made, units):
     before, rows, params = times(units), table("cells.csv"), raw()
     params["grid"]["losses"]["kd"]["num_steps"] = 3
-    grid.main(parse_params(params))
+    every_cell.main(parse_params(params))
     after = times(units)
     assert {path: after[path] for path in before} == before
     fresh = [path.relative_to(units).parts[0] for path in after if path not in before]
@@ -193,9 +194,9 @@ def test_another_loss_makes_its_own_cells_alone(made, units):
 @pytest.mark.slow
 def test_a_cell_that_fails_is_named_and_the_others_go_on(workspace, units, monkeypatch, capsys):
     monkeypatch.setenv("FORCING_GRID_WORK", str(units))
-    monkeypatch.setattr(grid, "make", fail_in_one)
+    monkeypatch.setattr(every_cell, "make", fail_in_one)
     with pytest.raises(SystemExit) as ended:
-        grid.main(parse_params(raw()))
+        every_cell.main(parse_params(raw()))
     assert ended.value.code == 1
     said = capsys.readouterr()
     assert said.err.count("self_forcing x kd: student_loss is nan at step 1\n") == 1
@@ -217,9 +218,9 @@ def test_without_what_the_run_makes_one_line_says_what_to_do(
         if name != missing:
             Path("artifacts", name).parent.mkdir(parents=True, exist_ok=True)
             Path("artifacts", name).symlink_to(artifacts / name)
-    monkeypatch.setattr(sys, "argv", ["grid"])
+    monkeypatch.setattr(sys, "argv", ["every_cell"])
     with pytest.raises(SystemExit) as ended:
-        stage(grid.main)
+        stage(every_cell.main)
     assert ended.value.code == 2
     said = capsys.readouterr()
     assert said.err == f"{Path('artifacts', missing)} must be there: run python3 -m pipeline repro first\n"
