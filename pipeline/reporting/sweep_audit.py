@@ -1,5 +1,6 @@
 """In what the cells of a sweep differ beside their names: a line a parameter and kind, not one a pair."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ KINDS = {  # in the order in which a reader must know them
 }
 NOTHING_SAID = "not set"
 MOST_LETTERS = 48  # of a value
+MOST_VALUES = 6  # that are told
+DIGEST, DIGEST_SHOWN = re.compile(r"[0-9a-f]{24,}"), 8  # letters of a checksum
+CLASS = re.compile(r"pipeline(\.\w+)+")
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,9 @@ class Difference:
 
     @property
     def words(self) -> str:
-        """For people: "muon for dmd, sid; adamw for gan"."""
+        """For people: "muon for dmd, sid; adamw for gan"; of many values, how many."""
+        if len(self.values) > MOST_VALUES:
+            return f"{len(self.values)} values in {len({cell for of in self.values.values() for cell in of})} cells"
         groups = _grouped(self.values)
         return "; ".join(f"{_short(value)} for {names}" for value, names in groups.items())
 
@@ -66,6 +72,8 @@ def _grouped(values: dict[str, tuple[Cell, ...]]) -> dict[str, str]:
 
 
 def _short(value: str) -> str:
-    """The end of a long one tells more: of a class, its name."""
-    said = value or NOTHING_SAID
+    """Of a checksum the beginning, of a class its name, of anything long the end."""
+    if DIGEST.fullmatch(value):
+        return value[:DIGEST_SHOWN]
+    said = value.rpartition(".")[2] if CLASS.fullmatch(value) else value or NOTHING_SAID
     return said if len(said) <= MOST_LETTERS else f"…{said[-MOST_LETTERS:]}"

@@ -184,11 +184,7 @@ class Found:
         """Why a cell has no number in a phase, in a word, and the reason where one is known."""
         if cell in self.excluded:
             return EXCLUDED, self.excluded[cell]
-        reasons = [
-            trial.reason
-            for trial in self.trials
-            if (trial.cell, trial.phase, trial.status) == (cell, phase, FAILED)
-        ]
+        reasons = [t.reason for t in self.trials if (t.cell, t.phase, t.status) == (cell, phase, FAILED)]
         return (FAILED, reasons[0]) if reasons else (MISSING, "")
 
     def setting(self, phase: str, cell: Cell) -> TrialRow | None:

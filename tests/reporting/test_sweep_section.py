@@ -98,7 +98,6 @@ def test_the_answer_is_four_sentences_made_of_the_numbers(run):
     frame, chunk = (order for order in found.orders if order.phase == "tuned")
     assert f"frame-wise, the orders agree ({frame.tau:.2f} [{frame.low:.2f}, {frame.high:.2f}] over 7" in published
     assert bounds(chunk)[0] < 0 < bounds(chunk)[1]
-    assert bounds(chunk)[0] < 0 < bounds(chunk)[1]
     assert "chunk-wise, these seeds do not say whether the orders agree" in published
     lower = sum(found.means["default"][cell]["excess"].mean > cells[cell] for cell in cells)
     assert f"Tuning lowered the mean of {lower} of {len(CELLS)} cells" in tuning
@@ -176,6 +175,10 @@ def test_differences_that_no_axis_decides_name_their_cells():
     (line,) = differences(rows)
     assert line.words == f"1 for SF{TIMES}DMD; 2 for SF{TIMES}GAN; not set for TF{TIMES}DMD"
     assert line.num_pairs == 2
+    (line,) = differences([AuditRow(a, b, "x", "pipeline.losses.dmd.Dmd", "ab" * 32, "axis")])
+    assert line.words == "Dmd for dmd; abababab for gan"
+    many = [AuditRow(a, "-".join(cell), "x", "0", str(i), "follows") for i, cell in enumerate(CELLS[:9], start=1)]
+    assert differences(many)[0].words == "10 values in 10 cells"
     with pytest.raises(ValueError, match=r"a kind must be one of confounds, .*, got unheard"):
         differences([AuditRow(a, b, "x", "1", "2", "unheard")])
 
