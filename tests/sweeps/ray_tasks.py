@@ -18,7 +18,6 @@ from pipeline.unit import Metrics, run_unit
 from sweeps.parallel import OnShare
 
 NUM_STEPS, SAVE_EVERY = 8, 2
-Told = list[str]  # a line of the diary that every task writes
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Walk:
             yield Progress(step, self.num_steps, {"place": place[0].item()})
         (directory / "out").mkdir(exist_ok=True)
         (directory / "out" / "place.json").write_text(json.dumps(place.tolist()))
-        return {"place": place.tolist(), "resumed_at": 0}
+        return {"place": place.tolist()}
 
 
 @dataclass(frozen=True)
