@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.grid_run import CellUnits
 from pipeline.sweep.price import MeasurePrice
+from pipeline.training.cell import TrainCell
 from sweeps.parallel import OnShare
 from sweeps.runner import PARTS, InTurn, Made
 
@@ -35,12 +36,21 @@ class Task:
         return inputs_of_training(self.work, self.origin, self.artifacts)
 
     @property
+    def train(self) -> TrainCell | None:
+        """The training, where there is one."""
+        return self.work.train if isinstance(self.work, CellUnits) else None
+
+    @property
+    def has_critics(self) -> bool:
+        """Whether other networks learn beside the student."""
+        return self.train is not None and self.train.loss.critic_updates > 0
+
+    @property
     def num_updates(self) -> int:
         """Of the student and of its critics; of what is only measured as if it were one."""
-        if not isinstance(self.work, CellUnits):
+        if self.train is None:
             return 1
-        train = self.work.train
-        return train.training.num_steps * (1 + train.loss.critic_updates)
+        return self.train.training.num_steps * (1 + self.train.loss.critic_updates)
 
     def measured(self, student: Path) -> dict[str, Path]:
         """Inputs of the evaluation of this student."""

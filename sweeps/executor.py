@@ -1,0 +1,57 @@
+"""Where a sweep's tasks are run: a Ray cluster that is there from the first task on, and a bar for people."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from pipeline.sweep.plan import SweepRun
+from sweeps.cluster import Resources, cluster
+from sweeps.on_ray import Event, on_ray
+from sweeps.parallel import Run
+
+
+class Executor:
+    """To be used as a context, whose end ends the cluster. What needs no task needs no Ray either."""
+
+    def __init__(self, run: SweepRun) -> None:
+        self.run_params = run
+        self.resources = Resources(run.resources.num_cpus, run.resources.num_gpus)
+        self.stack = contextlib.ExitStack()
+        self.is_up = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stack.close()
+
+    def run(
+        self, run: Run, tasks: Mapping[str, Any], weights: Mapping[str, int], *, name: str, noun: str
+    ) -> Iterator[Event]:
+        """The last event of every task, whatever becomes of the others; the bar counts the weights."""
+        if not tasks:
+            return
+        shares, total, done = dict.fromkeys(tasks, 0.0), sum(weights.values()), 0
+        with tqdm(desc=name, total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
+            self._start()
+            for event in on_ray(run, tasks, resources=self.resources, max_failures=self.run_params.max_failures):
+                if event.failure is not None:
+                    again = "" if event.is_last else "; it is tried again"
+                    bar.write(f"{event.name}: {event.failure}{again}", file=sys.stderr)
+                shares[event.name] = 1.0 if event.is_last else event.share
+                if event.is_last:
+                    done += 1
+                    bar.set_postfix_str(f"{done} of {len(tasks)} {noun}", refresh=False)
+                    yield event
+                bar.update(int(sum(share * weights[task] for task, share in shares.items())) - bar.n)
+
+    def _start(self) -> None:
+        if not self.is_up:
+            self.stack.enter_context(cluster(self.resources))
+            self.is_up = True

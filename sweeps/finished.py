@@ -1,0 +1,68 @@
+"""Which tasks are finished already: found without Ray, and without hashing what they share again for each.
+
+The fingerprint is that of `run_unit`; inputs, sources and versions, the same for many tasks, are looked up once.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.grid_run import CellUnits
+from pipeline.unit import VERSIONED, Work, as_plain, canonical_json, digest_of, sources_of, work_root
+from sweeps.trial import Result, Task, read_result
+
+digest_once = cache(digest_of)
+sources_once = cache(sources_of)
+
+
+def finished(task: Task) -> Result | None:
+    """What its units hold, where all of them are finished."""
+    directories, student = {}, task.origin
+    if isinstance(task.work, CellUnits):
+        directories["train"] = directory_of("cell", task.work.train, task.train_inputs)
+        student = directories["train"] / "out"
+        if not is_finished(directories["train"]):
+            return None
+    evaluate = task.work.evaluate if isinstance(task.work, CellUnits) else task.work
+    directories["evaluate"] = directory_of("evaluate", evaluate, task.measured(student))
+    return read_result(directories) if is_finished(directories["evaluate"]) else None
+
+
+def directory_of(stage: str, work: Work, inputs: Mapping[str, Path]) -> Path:
+    """Where `run_unit` keeps this unit."""
+    plain = as_plain(work)
+    description = {
+        "stage": stage,
+        "work": plain,
+        "inputs": {name: digest_once(path) for name, path in sorted(inputs.items())},
+        "sources": sources_once(frozenset(modules_in(plain))),
+        "versions": versions(),
+    }
+    fingerprint = hashlib.sha256(canonical_json(description).encode()).hexdigest()[:24]
+    return work_root() / stage / fingerprint
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether its last file is there; whether its products are still what it made, `run_unit` sees."""
+    return (directory / "metrics.json").exists()
+
+
+def modules_in(plain: Any) -> Iterator[str]:
+    """Of the classes whose instances these data were."""
+    if isinstance(plain, dict):
+        if "type" in plain:
+            yield plain["type"].rsplit(".", 1)[0]
+        for value in plain.values():
+            yield from modules_in(value)
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from modules_in(value)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of the libraries that decide results."""
+    return {name: importlib.metadata.version(name) for name in VERSIONED}

@@ -1,0 +1,151 @@
+"""Cells of the grid x seeds, untuned and tuned, by Ray Tune: python -m sweeps.run
+
+A trial is a training and its evaluation, the very units that the stages of the pipeline make. Killed at any time,
+the same command goes on: finished trials are found, interrupted ones resume. RAY_ADDRESS names a running cluster.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from pipeline.config import Params
+from pipeline.grid import Cell
+from pipeline.methods import METHODS
+from pipeline.params import TEACHERS
+from pipeline.sweep.budget import Price
+from pipeline.sweep.plan import Setting, Trial, default_trials, start_trials, tuned_trials, tuning_trials
+from pipeline.sweep.price import MeasurePrice, clips_per_step, measured_price
+from pipeline.sweep.tuning import Search
+from stages.entry import ARTIFACTS, REPORTS, stage
+from sweeps.executor import Executor
+from sweeps.finished import finished
+from sweeps.runner import FAILED, INTERRUPTED, check_inputs
+from sweeps.trial import PriceTask, Result, Task, inputs_of_training, make, measure_price
+from sweeps.write import write
+
+ORIGINS = {attention: ARTIFACTS.absolute() / "teacher" / name for name, attention in TEACHERS.items()}
+
+
+@dataclass
+class Sweep:
+    """What is known so far. planned: what was asked for; num_steps: by cell and critic updates a step."""
+
+    params: Params
+    planned: dict[Trial, Task] = field(default_factory=dict)
+    results: dict[Trial, Result] = field(default_factory=dict)
+    failed: dict[Trial, str] = field(default_factory=dict)
+    num_steps: dict[tuple[Cell, int], int] = field(default_factory=dict)
+
+
+def main(params: Params) -> None:
+    """All trials, their tables, and the report; exit code 1 when one of them failed."""
+    from pipeline.reporting.page import write_report
+    from pipeline.reporting.sweep import as_text
+    from pipeline.reporting.sweep_read import read_sweep
+
+    check_inputs(ARTIFACTS, teachers=tuple(TEACHERS))
+    sweep, code = Sweep(params), 0
+    try:
+        with Executor(params.sweep) as executor:
+            follow(sweep, executor)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on from here\n")
+        code = INTERRUPTED
+    if sweep.results:
+        write(sweep.params, sweep.planned, sweep.results, sweep.failed, REPORTS / "grid")
+        print(as_text(read_sweep(REPORTS)), flush=True)
+        print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
+    if sweep.failed:
+        names = "; ".join(trial.name for trial in sweep.failed)
+        sys.stderr.write(f"{len(sweep.failed)} of {len(sweep.planned)} trials failed: {names}\n")
+    sys.exit(code or (FAILED if sweep.failed else 0))
+
+
+def follow(sweep: Sweep, executor: Executor) -> None:
+    """From prices to tuned cells. Raises ValueError: the budget does not pay a step of a cell."""
+    params, run = sweep.params, sweep.params.sweep
+    cells = run.selected(params.grid.methods, params.grid.losses).cells
+    trials = [*start_trials(run, cells), *default_trials(run, cells)]
+    if run.tuning is None:
+        run_trials(sweep, executor, trials, name="trials")
+        return
+    searches = {cell: Search(run.tuning, params.cell_units(cell).train) for cell in cells}
+    while asked := {cell: settings for cell in cells if (settings := searches[cell].ask())}:
+        tuning = tuning_trials(run.tuning, asked)
+        run_trials(sweep, executor, [*trials, *tuning], name="trials")
+        for trial in tuning:
+            result = sweep.results.get(trial)
+            searches[trial.cell].tell(trial.setting, result.excess if result else None)
+        trials = []
+    chosen = {cell: search.best for cell, search in searches.items()}
+    run_trials(sweep, executor, tuned_trials(run, chosen), name="tuned trials")
+
+
+def run_trials(sweep: Sweep, executor: Executor, trials: Iterable[Trial], *, name: str) -> None:
+    """Those that are finished are found, the others are run; what becomes of them stands in the sweep."""
+    trials = list(trials)
+    count_steps(sweep, executor, trials)
+    tasks = {trial.name: trial for trial in trials if trial not in sweep.failed}
+    waiting = {}
+    for trial in tasks.values():
+        sweep.planned[trial] = task_of(sweep, trial)
+        result = finished(sweep.planned[trial])
+        if result is None:
+            waiting[trial.name] = sweep.planned[trial]
+        else:
+            sweep.results[trial] = result
+    weights = {name: task.num_updates for name, task in waiting.items()}
+    for event in executor.run(make, waiting, weights, name=name, noun="trials"):
+        if event.failure is None:
+            sweep.results[tasks[event.name]] = event.result
+        else:
+            sweep.failed[tasks[event.name]] = event.failure
+
+
+def count_steps(sweep: Sweep, executor: Executor, trials: Iterable[Trial]) -> None:
+    """How many steps the budget pays of every cell, whose prices are measured where it needs that."""
+    params, budget = sweep.params, sweep.params.sweep.budget
+    wanted = {key_of(sweep, trial): trial for trial in trials if trial.is_training}
+    trains = {}
+    for key, trial in wanted.items():
+        if key not in sweep.num_steps:
+            units = params.trial_units(replace(trial, setting=Setting(critic_updates=key[1] or None)), num_steps=1)
+            trains[key] = replace(units.train, seed=params.seed), inputs_of_training(units, *places(trial))
+    if not budget.is_measured:
+        for key, (train, _) in trains.items():
+            sweep.num_steps[key] = budget.num_steps(Price(clips_per_step(train)))
+        return
+    tasks = {f"{cell}, {updates} critic updates": key for key in trains for cell, updates in [key]}
+    work = {name: PriceTask(MeasurePrice(trains[key][0]), trains[key][1]) for name, key in tasks.items()}
+    for event in executor.run(measure_price, work, dict.fromkeys(work, 1), name="prices", noun="prices"):
+        key = tasks[event.name]
+        if event.failure is None:
+            sweep.num_steps[key] = budget.num_steps(measured_price(event.result))
+        for trial in trials if event.failure is not None else ():
+            if trial.is_training and key_of(sweep, trial) == key:
+                sweep.failed[trial] = f"its price could not be measured: {event.failure}"
+
+
+def key_of(sweep: Sweep, trial: Trial) -> tuple[Cell, int]:
+    """What decides the price of a step."""
+    usual = sweep.params.grid.losses[trial.cell.loss].critic_updates
+    return trial.cell, (trial.setting.critic_updates or usual) if usual else 0
+
+
+def task_of(sweep: Sweep, trial: Trial) -> Task:
+    """Its units and where they find what they need."""
+    params = sweep.params
+    if trial.is_training:
+        work = params.trial_units(trial, sweep.num_steps[key_of(sweep, trial)])
+    else:
+        work = params.start_trial_unit(trial)
+    return Task(work, *places(trial))
+
+
+def places(trial: Trial) -> tuple:
+    """The student that training starts from, and the artifacts of the run."""
+    return ORIGINS[METHODS[trial.cell.method].attention], ARTIFACTS.absolute()
+
+
+if __name__ == "__main__":
+    stage(main)
