@@ -20,15 +20,20 @@ sources_once = cache(sources_of)
 
 def finished(task: Task) -> Result | None:
     """What its units hold, where all of them are finished."""
-    directories, student = {}, task.origin
+    first = first_unit(task)
+    if not is_finished(first):
+        return None
+    if not isinstance(task.work, CellUnits):
+        return read_result({"evaluate": first})
+    last = directory_of("evaluate", task.work.evaluate, task.measured(first / "out"))
+    return read_result({"train": first, "evaluate": last}) if is_finished(last) else None
+
+
+def first_unit(task: Task) -> Path:
+    """Where the first of its units is kept: of two tasks that share it, all units are the same."""
     if isinstance(task.work, CellUnits):
-        directories["train"] = directory_of("cell", task.work.train, task.train_inputs)
-        student = directories["train"] / "out"
-        if not is_finished(directories["train"]):
-            return None
-    evaluate = task.work.evaluate if isinstance(task.work, CellUnits) else task.work
-    directories["evaluate"] = directory_of("evaluate", evaluate, task.measured(student))
-    return read_result(directories) if is_finished(directories["evaluate"]) else None
+        return directory_of("cell", task.work.train, task.train_inputs)
+    return directory_of("evaluate", task.work, task.measured(task.origin))
 
 
 def directory_of(stage: str, work: Work, inputs: Mapping[str, Path]) -> Path:

@@ -7,6 +7,7 @@ the same command goes on: finished trials are found, interrupted ones resume. RA
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from pipeline.config import Params
 from pipeline.grid import Cell
@@ -18,7 +19,7 @@ from pipeline.sweep.price import MeasurePrice, clips_per_step, measured_price
 from pipeline.sweep.tuning import Search
 from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.executor import Executor
-from sweeps.finished import finished
+from sweeps.finished import finished, first_unit
 from sweeps.runner import FAILED, INTERRUPTED, check_inputs
 from sweeps.trial import PriceTask, Result, Task, inputs_of_training, make, measure_price
 from sweeps.write import write
@@ -82,24 +83,31 @@ def follow(sweep: Sweep, executor: Executor) -> None:
 
 
 def run_trials(sweep: Sweep, executor: Executor, trials: Iterable[Trial], *, name: str) -> None:
-    """Those that are finished are found, the others are run; what becomes of them stands in the sweep."""
+    """Those that are finished are found, the others are run; what becomes of them stands in the sweep.
+
+    Trials of the same units, such as the start of two methods, are run as one: a unit has one writer.
+    """
     trials = list(trials)
     count_steps(sweep, executor, trials)
-    tasks = {trial.name: trial for trial in trials if trial not in sweep.failed}
-    waiting = {}
-    for trial in tasks.values():
-        sweep.planned[trial] = task_of(sweep, trial)
-        result = finished(sweep.planned[trial])
+    waiting: dict[Path, list[Trial]] = {}
+    for trial in trials:
+        if trial in sweep.failed:
+            continue
+        task = sweep.planned[trial] = task_of(sweep, trial)
+        result = finished(task)
         if result is None:
-            waiting[trial.name] = sweep.planned[trial]
+            waiting.setdefault(first_unit(task), []).append(trial)
         else:
             sweep.results[trial] = result
-    weights = {name: task.num_updates for name, task in waiting.items()}
-    for event in executor.run(make, waiting, weights, name=name, noun="trials"):
-        if event.failure is None:
-            sweep.results[tasks[event.name]] = event.result
-        else:
-            sweep.failed[tasks[event.name]] = event.failure
+    alike = {some[0].name: some for some in waiting.values()}
+    tasks = {name: sweep.planned[some[0]] for name, some in alike.items()}
+    weights = {name: task.num_updates for name, task in tasks.items()}
+    for event in executor.run(make, tasks, weights, name=name, noun="trials"):
+        for trial in alike[event.name]:
+            if event.failure is None:
+                sweep.results[trial] = event.result
+            else:
+                sweep.failed[trial] = event.failure
 
 
 def count_steps(sweep: Sweep, executor: Executor, trials: Iterable[Trial]) -> None:
@@ -142,7 +150,7 @@ def task_of(sweep: Sweep, trial: Trial) -> Task:
     return Task(work, *places(trial))
 
 
-def places(trial: Trial) -> tuple:
+def places(trial: Trial) -> tuple[Path, Path]:
     """The student that training starts from, and the artifacts of the run."""
     return ORIGINS[METHODS[trial.cell.method].attention], ARTIFACTS.absolute()
 
