@@ -36,6 +36,23 @@ def split_values(flat: Mapping[str, Any]) -> tuple[dict[str, list[tuple[int, flo
     return series, texts
 
 
+def cell_tags(work: Mapping[str, Any]) -> dict[str, str]:
+    """Method, loss, seed and cell of a training, by the modules of its classes, named as in the grid; none else."""
+    kinds = {
+        axis: work.get(axis, {}).get("type") for axis in ("method", "loss") if isinstance(work.get(axis), dict)
+    }
+    if len(kinds) < 2 or None in kinds.values() or "seed" not in work:
+        return {}
+    method, loss = (kinds[axis].split(".")[-2] for axis in ("method", "loss"))
+    return {
+        "method": method,
+        "loss": loss,
+        "cell": f"{method}-{loss}",
+        "seed": str(work["seed"]),
+        "phase": "running",
+    }
+
+
 def in_batches(items: list[Item], size: int) -> Iterator[list[Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,4 +1,4 @@
-"""The comparison page of the MLflow dashboard, as the experiment tag in which MLflow 3.17 keeps a saved view.
+"""The comparison pages of the MLflow dashboard, as the experiment tags in which MLflow 3.17 keeps saved views.
 
 Not a public interface of MLflow: where it changes, the page opens without these charts, and nothing else breaks.
 """
@@ -7,15 +7,16 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-VIEW_NAME = "mlflow.sharedViewState.forcing-grid"
+VIEW_NAME = "mlflow.sharedViewState.{key}"
+UNITS, RUNNING, SWEEP = "forcing-grid", "forcing-grid-running", "forcing-grid-{phase}"  # keys of the views
 VIEW_PATH = (
-    "/#/experiments/{experiment}/runs?viewStateShareKey=forcing-grid&compareRunsMode=CHART"
-    "&workflowType=machine_learning"
+    "/#/experiments/{experiment}/runs?viewStateShareKey={key}&compareRunsMode=CHART&workflowType=machine_learning"
 )
 NOTE = """# forcing-grid
 
 One run a unit of work: a stage of the pipeline, or one item of it, under one parent run a profile.
-A sweep is a run with a child a trial: of the laboratory, what a cell settled on and the verdicts on it, as tags.
+A sweep is a run with a child a trial: of the laboratory, what a cell settled on and the verdicts on it, as tags;
+of the sweep `grid`, a training of a cell (method x loss) with one seed, whose own note says what its tags are.
 `final.*` are the unit's results; the other metrics are its training curves, by step.
 
 Everything here is read from `reports/` and from running units, and can be deleted: `python3 -m pipeline track`
@@ -41,35 +42,77 @@ FOLLOWED = (
 )  # a line chart each
 
 
-def view_envelope(measured: Collection[str]) -> str:
+RANKED = ("excess", "first_to_last")  # a bar each, large; the others small, below
+SWEPT = ("recall", "coverage", "precision", "tflop")
+CURVES = ("student_loss", "critic_loss", "grad_norm")
+RESULTS, CELLS, MORE = "results", "cells", "more"  # sections
+
+
+def units_view(measured: Collection[str]) -> str:
     """The tag's value: charts of those metrics that are compared or followed, and were measured."""
     bars = [name for name in COMPARED if name in measured]
     charts = [_bar(name) for name in bars] + [_line(name) for name in FOLLOWED if name in measured]
     if bars:
         charts.append(_chart("parallel", type="PARALLEL", selectedParams=["seed"], selectedMetrics=bars))
-    section = {"uuid": "results", "name": "Results and curves", "display": True, "isReordered": False}
+    shown = "tags.current = 'true' and tags.kind != 'trial'"
+    return _envelope("Units compared", [_section(RESULTS, "Results and curves")], charts, shown)
+
+
+def running_view() -> str:
+    """The tag's value: the curves of what is at work now."""
+    charts = [_line(name, in_section=RESULTS) for name in (*CURVES, "loss")]
+    return _envelope("Running now", [_section(RESULTS, "Curves")], charts, "tags.kind = 'running'")
+
+
+def sweep_view(phase: str, cells: Collection[str]) -> str:
+    """The tag's value: method x loss, a bar a cell of that phase, the mean over its seeds; `cells` as tagged."""
+    charts = [
+        *(_bar(name, in_section=CELLS) for name in RANKED),
+        *(_bar(name, in_section=MORE) for name in SWEPT),
+        *(_line(name, in_section=MORE) for name in CURVES[:2]),
+    ]
+    sections = [
+        _section(CELLS, "Method x loss, mean over seeds", columns=2, cardHeight=460),
+        _section(MORE, "More of the same cells, and their training"),
+    ]
+    shown = f"tags.current = 'true' and tags.phase = '{phase}'"
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "cell"}]}
+    folded = {f"tag.cell.{cell}": False for cell in sorted(cells)}
+    return _envelope(f"Method x loss, {phase}", sections, charts, shown, groupBy=grouped, groupsExpanded=folded)
+
+
+def _envelope(
+    name: str, sections: list[dict[str, Any]], charts: list[dict[str, Any]], shown: str, **more: Any
+) -> str:
     state = {
         "compareRunCharts": charts,
-        "compareRunSections": [{**section, "deleted": False, "isGenerated": False}],
-        "searchFilter": "tags.current = 'true'",
+        "compareRunSections": sections,
+        "searchFilter": shown,
         "orderByKey": "tags.`mlflow.runName`",  # by time, it would fold the runs below their parent, out of sight
         "orderByAsc": True,
         "runsHiddenMode": "SHOWALL",
         "groupBy": None,
+        **more,
     }
-    return json.dumps({"name": "Units compared", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
 
 
-def _chart(uuid: str, **what: Any) -> dict[str, Any]:
-    always = {"runsCountToCompare": 40, "metricSectionId": "results", "deleted": False, "isGenerated": False}
+def _section(uuid: str, name: str, **look: int) -> dict[str, Any]:
+    always = {"display": True, "isReordered": False, "deleted": False, "isGenerated": False}
+    return {"uuid": uuid, "name": name, **always, **look}
+
+
+def _chart(uuid: str, *, in_section: str = RESULTS, **what: Any) -> dict[str, Any]:
+    always = {"runsCountToCompare": 60, "metricSectionId": in_section, "deleted": False, "isGenerated": False}
     return {"uuid": uuid, **always, **what}
 
 
-def _bar(name: str) -> dict[str, Any]:
-    return _chart(f"bar-{name}", type="BAR", metricKey=name)
+def _bar(name: str, in_section: str = RESULTS) -> dict[str, Any]:
+    return _chart(f"bar-{name}", in_section=in_section, type="BAR", metricKey=name)
 
 
-def _line(name: str) -> dict[str, Any]:
+def _line(name: str, in_section: str = RESULTS) -> dict[str, Any]:
     axes = {"xAxisKey": "step", "selectedXAxisMetricKey": "", "xAxisScaleType": "linear", "scaleType": "linear"}
     look = {"lineSmoothness": 0, "useGlobalLineChartConfig": False, "range": {}}
-    return _chart(f"line-{name}", type="LINE", metricKey=name, selectedMetricKeys=[name], **axes, **look)
+    what = {"type": "LINE", "metricKey": name, "selectedMetricKeys": [name]}
+    return _chart(f"line-{name}", in_section=in_section, **what, **axes, **look)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,25 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.lineage import ended_at, lock_digests, source_tags
-from pipeline.mlflow_values import allowed, flatten, in_batches, split_values
+from pipeline.mlflow_values import allowed, cell_tags, flatten, in_batches, split_values
 from pipeline.records import Record, Row, RunningUnit, read_records, running_units
-from pipeline.saved_view import NOTE, VIEW_NAME, VIEW_PATH, view_envelope
-from pipeline.sweep_records import Sweep, read_sweeps
+from pipeline.saved_view import (
+    NOTE,
+    RUNNING,
+    SWEEP,
+    UNITS,
+    VIEW_NAME,
+    VIEW_PATH,
+    running_view,
+    sweep_view,
+    units_view,
+)
+from pipeline.sweep_records import compared_cells, read_sweeps
+from pipeline.sweep_runs import write_sweep
 from pipeline.unit import canonical_json, single_writer
 
 EXPERIMENT = "forcing-grid"
-METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # the most that MLflow takes in one call
+METRICS_A_BATCH, OTHERS_A_BATCH = 800, 100  # MLflow takes 1000 entries in one call, of which 100 of each other kind
 LONGEST_VALUE = 5000  # characters of a parameter or tag
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # for a server
 
@@ -63,15 +75,17 @@ def track(workspace: Path, units: Path, *, uri: str | None = None) -> Tracked:
     with single_writer(workspace / "mlartifacts"):
         try:
             ledger = Ledger.open(workspace, uri)
-            page = VIEW_PATH.format(experiment=ledger.experiment)
+            cells = compared_cells(sweeps)
+            key = SWEEP.format(phase=list(cells)[-1]) if cells else UNITS
+            page = VIEW_PATH.format(experiment=ledger.experiment, key=key)
             for record, is_new in ledger.write_all(records, units):
                 sent.append(record.fingerprint)
                 num_new += is_new
             for sweep in sweeps:
-                num_new += ledger.write_sweep(sweep)
+                num_new += write_sweep(ledger, sweep)
                 sent.append(sweep.fingerprint)
             running = ledger.follow(running_units(units))
-            ledger.describe(records)
+            ledger.describe(records, cells)
         except (MlflowException, OSError) as error:  # requests' errors are OSErrors
             reason = first_line(error)
     pending = sorted(set(fingerprints) - set(sent))
@@ -172,49 +186,19 @@ class Ledger:
         self.client.log_artifacts(run_id, str(record.directory))
         self.client.set_terminated(run_id, end_time=end)
 
-    def write_sweep(self, sweep: Sweep) -> bool:
-        """A sweep as a run with a child a trial; whether it had to be written. Others are no longer current."""
-        condition = f"tags.kind = 'sweep' and tags.sweep = '{sweep.name}' and tags.profile = '{sweep.profile}'"
-        kept = False
-        for run in self.runs(condition):
-            trials = list(self.runs(f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"))
-            if run.info.status != "FINISHED" or (kept and run.data.tags["fingerprint"] == sweep.fingerprint):
-                for one in (*trials, run):
-                    self.client.delete_run(one.info.run_id)
-                continue
-            is_it = run.data.tags["fingerprint"] == sweep.fingerprint
-            kept = kept or is_it
-            for one in (run, *trials) if run.data.tags["current"] != str(is_it).lower() else ():
-                self.client.set_tag(one.info.run_id, "current", str(is_it).lower())
-        if not kept:
-            self._write_sweep(sweep)
-        return not kept
-
-    def _write_sweep(self, sweep: Sweep) -> None:
-        tags = {"sweep": sweep.name, "profile": sweep.profile, "fingerprint": sweep.fingerprint, "current": "true"}
-        above = {"kind": "sweep", "mlflow.parentRunId": self.parent_of(sweep.profile)}
-        run = self.client.create_run(self.experiment, tags={**tags, **above}, run_name=f"sweep {sweep.name}")
-        failed = {f"failed.{name}": reason for name, reason in sweep.failed.items()}
-        self.log(run.info.run_id, params=flatten(sweep.params), tags=failed)
-        self.client.log_artifacts(run.info.run_id, str(sweep.directory))
-        for trial in sweep.trials:
-            own = {"kind": "trial", "mlflow.parentRunId": run.info.run_id}
-            child = self.client.create_run(self.experiment, tags={**tags, **own}, run_name=trial.name).info.run_id
-            now = int(time.time() * 1000)
-            self.log(child, [(name, value, now, 0) for name, value in trial.metrics.items()], tags=trial.tags)
-            self.client.set_terminated(child)
-        self.client.set_terminated(run.info.run_id)
-
     def log_curve(self, run_id: str, curve: Iterable[Row], start: int, end: int) -> None:
+        self.log(run_id, self.points_of(curve, start, end))
+
+    def points_of(self, curve: Iterable[Row], start: int, end: int) -> list[tuple[str, float, int, int]]:
+        """A curve as points (name, value, milliseconds, step), its steps spread evenly over the time."""
         rows = list(curve)
         last = max((row["step"] for row in rows), default=1.0) or 1.0
-        points = [
+        return [
             (name, value, start + int((end - start) * row["step"] / last), int(row["step"]))
             for row in rows
             for name, value in row.items()
             if name != "step"
         ]
-        self.log(run_id, points)
 
     def log(
         self,
@@ -225,14 +209,16 @@ class Ledger:
     ) -> None:
         """Points as (name, value, milliseconds, step), parameters and tags, in as few calls as MLflow takes."""
         points = [Metric(allowed(name), value, time_ms, step) for name, value, time_ms, step in metrics]
-        for some in in_batches(points, METRICS_A_BATCH):
-            self.client.log_batch(run_id, metrics=some)
-        texts = ((allowed(name), str(value)[:LONGEST_VALUE]) for name, value in (params or {}).items())
-        for some in in_batches([Param(*text) for text in texts], OTHERS_A_BATCH):
-            self.client.log_batch(run_id, params=some)
-        texts = ((allowed(name), value[:LONGEST_VALUE]) for name, value in (tags or {}).items())
-        for some in in_batches([RunTag(*text) for text in texts], OTHERS_A_BATCH):
-            self.client.log_batch(run_id, tags=some)
+        given = [Param(allowed(name), str(value)[:LONGEST_VALUE]) for name, value in (params or {}).items()]
+        said = [RunTag(allowed(name), value[:LONGEST_VALUE]) for name, value in (tags or {}).items()]
+        batches = zip_longest(
+            in_batches(points, METRICS_A_BATCH),
+            in_batches(given, OTHERS_A_BATCH),
+            in_batches(said, OTHERS_A_BATCH),
+            fillvalue=(),
+        )
+        for some_points, some_params, some_tags in batches:
+            self.client.log_batch(run_id, metrics=some_points, params=some_params, tags=some_tags)
 
     def follow(self, running: Iterable[RunningUnit]) -> list[str]:
         """Running units as unfinished runs: new ones begun, longer curves continued, ended ones removed."""
@@ -248,15 +234,19 @@ class Ledger:
             run, now = known.get(fingerprint), int(time.time() * 1000)
             if run is None:
                 start = int((unit.directory / "unit.json").stat().st_mtime * 1000)
+                about = cell_tags(unit.work)
                 tags = {
+                    **about,
                     "kind": "running",
                     "last_step": "-1",
                     "stage": unit.stage,
                     "fingerprint": fingerprint,
                     "current": "true",
                 }
-                name = f"{unit.stage}, running"
-                run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=name)
+                name = f"{about['cell']} seed {about['seed']}" if about else unit.stage
+                run = self.client.create_run(
+                    self.experiment, start_time=start, tags=tags, run_name=f"{name}, running"
+                )
                 self.log(run.info.run_id, params=flatten(unit.work))
             last = int(run.data.tags["last_step"])
             rows = [row for row in unit.curve if row["step"] > last]
@@ -265,12 +255,15 @@ class Ledger:
                 self.client.set_tag(run.info.run_id, "last_step", str(int(rows[-1]["step"])))
         return list(live)
 
-    def describe(self, records: Iterable[Record]) -> None:
-        """The experiment's note and its saved view."""
+    def describe(self, records: Iterable[Record], cells: Mapping[str, list[str]]) -> None:
+        """The experiment's note and its saved views; cells: of the sweep, by phase."""
         tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
         measured = {name for record in records for name in split_values(flatten(record.metrics, "final"))[0]}
         measured |= {name for record in records for row in record.curve for name in row}
-        tags[VIEW_NAME] = view_envelope(measured)
+        tags[VIEW_NAME.format(key=UNITS)] = units_view(measured)
+        tags[VIEW_NAME.format(key=RUNNING)] = running_view()
+        for phase, names in cells.items():
+            tags[VIEW_NAME.format(key=SWEEP.format(phase=phase))] = sweep_view(phase, names)
         present = self.client.get_experiment(self.experiment).tags
         for name, value in tags.items():
             if present.get(name) != value:
