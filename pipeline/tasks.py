@@ -149,7 +149,12 @@ def track(call: Call) -> int:
 
 
 def bench(call: Call) -> int:
-    return call.run("python", "-m", "pipeline.bench", *call.extra)
+    if call.extra == ["sweep"]:
+        return call.run("python", "-m", "sweeps.bench")
+    if call.extra:
+        say(f"bench takes nothing, or sweep, got {' '.join(call.extra)}")
+        return USAGE_ERROR
+    return call.run("python", "-m", "pipeline.bench")
 
 
 def ablate_diffusion(call: Call) -> int:
@@ -164,7 +169,11 @@ def every_cell(call: Call) -> int:
 
 def sweep(call: Call) -> int:
     workspace = workspace_of(call)
-    return call.run("python", "-m", "sweeps.run", cwd=workspace)
+    code = call.run("python", "-m", "sweeps.run", cwd=workspace)
+    if code in (0, 1) and (workspace / "reports" / "grid").exists():  # what failed is shown, too
+        code = call.run("python", "-m", "stages.report", cwd=workspace) or code
+        print(f"\nReport: {workspace / 'reports' / 'index.html'}")
+    return code
 
 
 def causal_forcing(call: Call) -> int:
@@ -209,7 +218,10 @@ TASKS: dict[str, Task] = {
         laboratory, "measure on processes of known density which divergence every cell minimises", "laboratory",
         has_profile=True,
     ),
-    "bench": Task(bench, "time the training step and the rollout", "bench", passes_on="the benchmark"),
+    "bench": Task(
+        bench, "time the training step and the rollout; `bench sweep`: what trials side by side are worth",
+        "bench sweep", passes_on="the benchmark",
+    ),
     "test": Task(test, "all tests", "test -k rollout -x", passes_on="pytest"),
     "check": Task(check, "format, lint, types and import direction", "check"),
     "fmt": Task(fmt, "format the code and repair what can be repaired", "fmt"),

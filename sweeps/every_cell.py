@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Params
-from pipeline.evaluation.evaluate import Evaluate
 from pipeline.grid import Cell, derived_divergence
 from pipeline.params import TEACHERS
 from pipeline.sweep.plan import START, name_of

@@ -39,8 +39,7 @@ class Sweep:
 
 
 def main(params: Params) -> None:
-    """All trials, their tables, and the report; exit code 1 when one of them failed."""
-    from pipeline.reporting.page import write_report
+    """All trials and their tables; exit code 1 when one of them failed."""
     from pipeline.reporting.sweep import as_text
     from pipeline.reporting.sweep_read import read_sweep
 
@@ -55,7 +54,6 @@ def main(params: Params) -> None:
     if sweep.results:
         write(sweep.params, sweep.planned, sweep.results, sweep.failed, REPORTS / "grid")
         print(as_text(read_sweep(REPORTS)), flush=True)
-        print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
     if sweep.failed:
         names = "; ".join(trial.name for trial in sweep.failed)
         sys.stderr.write(f"{len(sweep.failed)} of {len(sweep.planned)} trials failed: {names}\n")

@@ -137,6 +137,7 @@ def row_of(trial: Trial, task: Task, result: Result | None, reason: str | None) 
         **{name: trained.get(name, 0) for name in COSTS},
         "tflop": round(trained.get("flops", 0) / 1e12, 3),
         "seconds": round(made["train"]["timing"]["seconds"], 1) if trained else 0.0,
+        "evaluate_seconds": round(made["evaluate"]["timing"]["seconds"], 1),
         "train_fingerprint": made["train"]["unit"]["fingerprint"] if trained else None,
         "evaluate_fingerprint": made["evaluate"]["unit"]["fingerprint"],
     }

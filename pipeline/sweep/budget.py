@@ -7,7 +7,7 @@ takes fewer steps from the same budget of anything but updates.
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-from pipeline.rules import above, at_least
+from pipeline.rules import Number, above, at_least
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class WallTime:
         return f"{self.seconds:g} seconds of training, by a rate measured before"
 
 
-def _whole(budget: float, price: float, name: str, unit: str) -> int:
+def _whole(budget: Number, price: Number, name: str, unit: str) -> int:
     if price <= 0:
         raise ValueError(f"{name} must be something that a step costs, got a step of 0 {unit}")
     steps = int(budget / price)

@@ -79,7 +79,7 @@ class SweepRun:
         at_least(100, num_bootstraps=self.num_bootstraps)
         within(0, 1, open_low=True, open_high=True, confidence=self.confidence)
         if self.storage is not None and not self.storage:
-            raise ValueError("storage must be a folder or an fsspec address, got an empty one")
+            raise ValueError("storage must be an fsspec address, got an empty one")
 
     def selected(self, methods: Iterable[str], losses: Iterable[str]) -> "Selection":
         """The cells among these methods and losses.
