@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -190,6 +191,27 @@ def test_any_failure_of_one_worker_ends_both(tmp_path, inputs):
     said = side_by_side(make_without_memory, tmp_path / "group", inputs, placed())
     assert said[0]["error"] == "RuntimeError: worker 1: MemoryError: no room"
     assert said[1]["error"] == "MemoryError: no room"
+
+
+def make_and_die(rank, folder, inputs, work):
+    """Worker 1 is killed, and can tell nobody."""
+
+    def killed(loss, *given, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if rank == 1:
+        L2.student_loss = killed
+    return make(rank, folder, inputs, work)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_other(tmp_path, inputs):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "said_1.json").write_text("null")
+    first, second = side_by_side(make_and_die, tmp_path / "group", inputs, placed())
+    assert "RuntimeError" in first["error"]
+    assert second is None
+    assert not list((tmp_path / "work").rglob("metrics.json"))
 
 
 @pytest.mark.slow
