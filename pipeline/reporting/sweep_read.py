@@ -153,8 +153,7 @@ class Found:
     confidence: float  # of the intervals
     seeds_asked: int  # of every cell, in each phase of the comparison
     is_to_be_tuned: bool
-    wall_s: float
-    ray_s: float  # of it, spent by the scheduler
+    trials_s: float  # of all units, one after the other
 
     @property
     def phases(self) -> list[str]:
@@ -236,7 +235,7 @@ def read_sweep(reports: Path) -> Found:
         named: dict[str, Any] = {name: about[name] for name in ("profile", "codec", "budget", "failed")}
         named |= {name: about["params"][name] for name in ("num_clips", "confidence")}
         named |= {"seeds_asked": len(about["params"]["seeds"]), "is_to_be_tuned": bool(about["params"]["tuning"])}
-        named |= {f"{name}_s": about["seconds"][name] for name in ("wall", "ray")}
+        named["trials_s"] = about["seconds"]["trials"]
         named["missing"] = tuple(map(str, about["missing"]))
         named["excluded"] = {cell_of(key): reason for key, reason in about["excluded"].items()}
     trials = tuple(read_rows(directory / "trials.csv", TrialRow))

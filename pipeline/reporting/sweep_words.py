@@ -110,7 +110,8 @@ def caveats(found: Found) -> list[str]:
         f"Every training had the budget of {found.budget}; tuning was judged on other clips than the results.",
         f"Intervals of means are {confidence} percentiles over resampled seeds: of {num_seeds} seeds they are too "
         f"short{held}. Pairs and ranks rest on Student's t, pairs corrected for their number.",
-        f"The sweep took {found.wall_s / 60:,.0f} minutes, of which Ray {found.ray_s:,.0f} seconds.",
+        f"Its {len(found.trials)} trials took {found.trials_s / 60:,.0f} minutes of work, shared by those that ran "
+        f"side by side.",
     ]
 
 
