@@ -15,6 +15,7 @@ from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
 from pipeline.reporting.samples import read_samples
 from pipeline.reporting.style import colours
+from pipeline.reporting.sweep import sweep_section
 from pipeline.reporting.tables import write_grid
 from pipeline.reporting.weighting import explained
 from pipeline.unit import replace_file
@@ -39,7 +40,9 @@ def write_report(reports: Path, *, profile: str) -> Path:
     drawn = draw_all(study, figures)
     page = reports / "index.html"
     experiments = {**known_density(study, reports), **beginnings(study, reports), **objectives(study, reports)}
-    first = in_brief(study, reports)
+    first, swept = in_brief(study, reports), sweep_section(study, reports)
+    if swept:
+        first["Cells compared"] = swept
     replace_file(page, page_of(study, drawn, first, every_cell(study, reports), experiments))
     return page
 
@@ -51,7 +54,7 @@ def page_of(
     cells: list[str],
     experiments: dict[str, list[str]],
 ) -> str:
-    """The whole page. first: its first section; cells: what every cell came to; all three where they were run."""
+    """The whole page. first: its first sections; cells: what every cell came to; all where they were run."""
 
     def figure(name: str, said: str = "") -> str:
         return picture(drawn[name], warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip()))
