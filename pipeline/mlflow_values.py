@@ -37,20 +37,18 @@ def split_values(flat: Mapping[str, Any]) -> tuple[dict[str, list[tuple[int, flo
 
 
 def cell_tags(work: Mapping[str, Any]) -> dict[str, str]:
-    """Method, loss, seed and cell of a training, by the modules of its classes, named as in the grid; none else."""
-    kinds = {
-        axis: work.get(axis, {}).get("type") for axis in ("method", "loss") if isinstance(work.get(axis), dict)
-    }
-    if len(kinds) < 2 or None in kinds.values() or "seed" not in work:
+    """Method, loss, seed and names of a training, by the modules of its classes; of anything else none."""
+    kinds = [part["type"] for axis in ("method", "loss") if isinstance(part := work.get(axis), Mapping)]
+    if len(kinds) < 2 or "seed" not in work:
         return {}
-    method, loss = (kinds[axis].split(".")[-2] for axis in ("method", "loss"))
-    return {
-        "method": method,
-        "loss": loss,
-        "cell": f"{method}-{loss}",
-        "seed": str(work["seed"]),
-        "phase": "running",
-    }
+    method, loss = (kind.split(".")[-2] for kind in kinds)
+    return {"method": method, "loss": loss, **cell_names(method, loss), "seed": str(work["seed"])}
+
+
+def cell_names(method: str, loss: str) -> dict[str, str]:
+    """As files name a cell, and short enough for the legends of MLflow, like SF-DMD."""
+    initials = "".join(word[0] for word in method.split("_"))
+    return {"cell": f"{method}-{loss}", "short": f"{initials}-{loss}".upper()}
 
 
 def in_batches(items: list[Item], size: int) -> Iterator[list[Item]]:

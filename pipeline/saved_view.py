@@ -65,7 +65,7 @@ def running_view() -> str:
 
 
 def sweep_view(phase: str, cells: Collection[str]) -> str:
-    """The tag's value: method x loss, a bar a cell of that phase, the mean over its seeds; `cells` as tagged."""
+    """The tag's value: a bar a cell of that phase, the mean over its seeds; `cells` by their short names."""
     charts = [
         *(_bar(name, in_section=CELLS) for name in RANKED),
         *(_bar(name, in_section=MORE) for name in SWEPT),
@@ -76,8 +76,8 @@ def sweep_view(phase: str, cells: Collection[str]) -> str:
         _section(MORE, "More of the same cells, and their training"),
     ]
     shown = f"tags.current = 'true' and tags.phase = '{phase}'"
-    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "cell"}]}
-    folded = {f"tag.cell.{cell}": False for cell in sorted(cells)}
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "short"}]}
+    folded = {f"tag.short.{cell}": False for cell in sorted(cells)}
     return _envelope(f"Method x loss, {phase}", sections, charts, shown, groupBy=grouped, groupsExpanded=folded)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.mlflow_values import cell_names
 from pipeline.records import DamagedRecordError, Row
 from pipeline.unit import digest_of
 
@@ -98,9 +99,9 @@ def read_sweeps(reports: Path) -> tuple[list[Sweep], list[str]]:
 
 
 def compared_cells(sweeps: Iterable[Sweep]) -> dict[str, list[str]]:
-    """The cells of the grid's sweep in each phase in which they stand against each other, the last phase last."""
+    """The short names of the sweep's cells by phases in which they stand against each other, the last one last."""
     trials = [trial.tags for sweep in sweeps if sweep.name == "grid" for trial in sweep.trials]
-    cells = {phase: sorted({tags["cell"] for tags in trials if tags["phase"] == phase}) for phase in COMPARED}
+    cells = {phase: sorted({tags["short"] for tags in trials if tags["phase"] == phase}) for phase in COMPARED}
     return {phase: found for phase, found in cells.items() if found}
 
 
@@ -165,7 +166,7 @@ def _trial(row: dict[str, str], table: Table, curves: Mapping[tuple[str, ...], l
             tags[column] = value
     if not table.curves:
         return Trial(" ".join(row[name] for name in table.names), metrics, tags)
-    tags["cell"] = f"{row['method']}-{row['loss']}"
+    tags |= cell_names(row["method"], row["loss"])
     params |= {name: tags[name] for name in ("cell", *table.names)}
     name = f"{tags['cell']} {row['phase']} seed {row['seed']}"
     if row["phase"] == SEARCH:  # whose trials differ in their setting alone, which the rows of a curve do not have

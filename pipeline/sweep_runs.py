@@ -17,11 +17,11 @@ FIGURES = "figures"  # the tag and the folder of the report's figures
 NOTES = {  # of the parent, by the name of the sweep
     "grid": """# The sweep: cells x seeds, by the settings of the grid and tuned
 
-A child a trial. Tags: `cell` (method-loss), `method`, `loss`, `seed`; `phase` (*start*: what the cells of a method
-start from; *default*: by the settings of the grid; *tuning*: a trial of the search, judged on the split `metric`;
-*tuned*: the chosen setting with the seeds of the results); `split` of the real clips that judged it; `status` and
-`reason` of those that failed; `budget` that every training had; `train_fingerprint` and `evaluate_fingerprint`, of
-its units; `git.revision`, `git.dirty` and `dvc.lock`, of the code and of the stage `grid`.
+A child a trial. Tags: `cell` (method-loss; `short`, by initials), `method`, `loss`, `seed`; `phase` (*start*: what
+the cells of a method start from; *default*: by the settings of the grid; *tuning*: a trial of the search, judged on
+the split `metric`; *tuned*: the chosen setting with the seeds of the results); `split` of the clips that judged;
+`status` and `reason` of those that failed; `budget` that every training had; `train_fingerprint` and
+`evaluate_fingerprint`, of its units; `git.revision` and `git.dirty` of the code; `dvc.lock` of the stage `grid`.
 
 Metrics of a child: `excess` (FVD minus that of real clips; lower is better) ranks the cells; the losses are its
 curve, by step. Metrics of this run: means over seeds as `phase.cell.metric`, with `.low` and `.high`, the ends of

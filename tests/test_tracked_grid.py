@@ -14,6 +14,7 @@ from tests.reporting.sweep_files import CELLS, METRICS, REASON, write_sweep
 from tests.tracked import fill_workspace
 
 FEW = (("diffusion_forcing", "l2"), ("self_forcing", "dmd"))
+SHORT = {"bidirectional": "B", "teacher_forcing": "TF", "diffusion_forcing": "DF", "self_forcing": "SF"}
 FAILED = (("self_forcing", "dmd", "tuned", 3),)
 
 
@@ -61,6 +62,7 @@ def test_every_trial_is_a_child_with_its_numbers_setting_and_tags(workspace):
         assert run.info.status == "FINISHED"
         assert tags["mlflow.parentRunId"] == sweep.info.run_id
         assert tags["cell"] == params["cell"] == f"{row['method']}-{row['loss']}"
+        assert tags["short"] == f"{SHORT[row['method']]}-{row['loss'].upper()}"
         for name in ("method", "loss", "seed", "phase", "split", "train_fingerprint"):
             assert tags.get(name, "") == row[name]
         assert tags["budget"].startswith("as many operations as")
@@ -136,7 +138,7 @@ def test_the_view_that_opens_shows_method_by_loss_and_another_the_stages(workspa
     assert all(len(value) < 20_000 for value in views.values())  # MLflow takes no longer ones
     states = {key: json.loads(json.loads(value)["state"]) for key, value in views.items()}
     tuned = states["forcing-grid-tuned"]
-    assert tuned["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "cell"}]
+    assert tuned["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "short"}]
     assert tuned["compareRunCharts"][0]["metricKey"] == "excess"
     shown = runs(workspace, tuned["searchFilter"])
     assert {run.data.tags["cell"] for run in shown} == {"-".join(cell) for cell in FEW}
