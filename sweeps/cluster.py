@@ -1,12 +1,15 @@
 """Where trials run: a Ray cluster of this machine's own, or the running one that RAY_ADDRESS names."""
 
 import contextlib
+import importlib.metadata
 import logging
 import os
 import platform
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +21,9 @@ from pipeline.rules import at_least
 from pipeline.unit import PROJECT
 from sweeps.parallel import one_line
 
-PATIENCE_S = 10.0  # until somebody answers at RAY_ADDRESS
+PATIENCE_S = 40.0  # until a cluster answers; Ray tries a wrong token for 20
 OBJECT_STORE = 2**27  # bytes; it holds tasks and results, trials read their data from files
+ATTEMPT = "import os, ray; ray.init(os.environ['RAY_ADDRESS'], log_to_driver=False)"
 SETTINGS = {  # read when ray is imported
     "RAY_AUTH_MODE": "token",  # 2.60 does not ask for the token by itself where an address is given
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -59,7 +63,7 @@ def cluster(resources: Resources) -> Iterator[int]:
         ValueError: nobody answers at RAY_ADDRESS, the cluster there is another Ray or Python or refuses us, or no
             node has the resources.
     """
-    os.environ |= {**SETTINGS, **{name: value for name, value in QUIET.items() if name not in os.environ}}
+    os.environ |= {**QUIET, **os.environ, **SETTINGS}
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
@@ -68,7 +72,8 @@ def cluster(resources: Resources) -> Iterator[int]:
         common: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         common["runtime_env"] = {"env_vars": _variables(resources)}
         if address:
-            _attach(address, common)
+            _check_address(address)
+            ray.init(address, **common)
         else:
             scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets must be short
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -87,34 +92,36 @@ def _variables(resources: Resources) -> dict[str, str]:
     return variables
 
 
-def _attach(address: str, options: dict[str, Any]) -> None:
-    import ray
-    from ray.exceptions import RayError
-
+def _check_address(address: str) -> None:
+    """Attach to the cluster in a process of its own first: Ray has no deadline, and says much."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in address:
         raise ValueError(f"RAY_ADDRESS must be HOST:PORT of the head of a running Ray cluster, got {address}")
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
+        attempt = subprocess.run(
+            [sys.executable, "-c", ATTEMPT], capture_output=True, text=True, timeout=PATIENCE_S
+        )
     except OSError as error:
-        raise ValueError(
-            f"a Ray cluster must run at RAY_ADDRESS: {address} does not answer ({one_line(error)})"
-        ) from error
-    try:
-        ray.init(address, **options)
-    except (RuntimeError, ConnectionError, ValueError, RayError) as error:
-        raise ValueError(_why(address, str(error))) from error
+        raise ValueError(f"a Ray cluster must answer at RAY_ADDRESS, got {address}: {one_line(error)}") from error
+    except subprocess.TimeoutExpired as error:
+        waited = f"none has within {PATIENCE_S:g} s"
+        raise ValueError(f"a Ray cluster must answer at RAY_ADDRESS, got {address}: {waited}") from error
+    if attempt.returncode:
+        raise ValueError(refusal(address, attempt.stderr))
 
 
-def _why(address: str, message: str) -> str:
-    """What keeps us from a cluster, in one line."""
-    import ray
-
-    theirs = re.search(r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)", message)
-    if theirs is None:
-        return f"RAY_ADDRESS must be a Ray cluster that takes us: {address} says {one_line(ValueError(message))}"
-    ours = f"Ray {ray.__version__} and Python {platform.python_version()}"
-    return f"the cluster at {address} must run {ours}, as here: it runs Ray {theirs[1]} and Python {theirs[2]}"
+def refusal(address: str, said: str) -> str:
+    """Why a cluster does not take us, in one line."""
+    theirs = re.search(r"cluster was started with:\s+Ray: (\S+)\s+Python: (\S+)", said)
+    if theirs is not None:
+        ours = f"Ray {importlib.metadata.version('ray')} and Python {platform.python_version()}"
+        runs = f"it runs Ray {theirs[1]} and Python {theirs[2]}"
+        return f"the cluster at {address} must run {ours}, as here: {runs}"
+    if "InvalidAuthToken" in said or "AuthenticationError" in said:
+        return f"RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token must hold the token of the cluster at {address}"
+    lines = [line for line in said.splitlines() if line.strip()]
+    return f"RAY_ADDRESS must be a Ray cluster that takes us: {address}: {one_line(ValueError(lines[-1]))}"
 
 
 def _num_at_once(nodes: list[dict[str, Any]], resources: Resources) -> int:
