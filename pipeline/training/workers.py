@@ -88,6 +88,7 @@ class Workers:
 
     def share_state(self, state: TrainState) -> None:
         """Everything that training changes, as rank 0 has it."""
+        self.agree()  # that everyone has built its own
         sent: list[Any] = [None]
         if self.rank == 0:
             tensors = {name: tensor.cpu() for name, tensor in state.tensors().items()}

@@ -214,6 +214,18 @@ def test_a_worker_that_is_killed_ends_the_other(tmp_path, inputs):
     assert not list((tmp_path / "work").rglob("metrics.json"))
 
 
+def make_with_other_inputs(rank, folder, inputs, work):
+    """Worker 1 cannot even begin."""
+    return make(rank, folder, {"codec": folder / "nowhere"} if rank == 1 else inputs, work)
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_begin_ends_both(tmp_path, inputs):
+    said = side_by_side(make_with_other_inputs, tmp_path / "group", inputs, placed())
+    assert "worker 1: FileNotFoundError" in said[0]["error"]
+    assert "FileNotFoundError" in said[1]["error"]
+
+
 @pytest.mark.slow
 def test_what_the_first_worker_is_refused_ends_the_others_at_once(tmp_path, inputs):
     missing = {**inputs, "init": tmp_path / "nowhere"}
