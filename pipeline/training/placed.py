@@ -1,5 +1,6 @@
 """The unit of a cell on an accelerator: the code of TrainCell, its networks and its clips on a device."""
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -52,8 +53,8 @@ class Placed:
             )
         if training.adaptive is not None and (self.num_workers > 1 or self.device != "cpu"):
             raise ValueError(
-                f"training.adaptive must be null with several workers, and but on the cpu: "
-                f"num_workers={self.num_workers}, device={self.device}"
+                f"training.adaptive must be null but for one worker on the cpu: num_workers={self.num_workers}, "
+                f"device={self.device}"
             )
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:
@@ -226,6 +227,7 @@ def exact(device: str) -> Iterator[None]:
     if device == "cpu":
         yield
         return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS may sum in any order
     precision, deterministic = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_float32_matmul_precision("highest")

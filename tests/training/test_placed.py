@@ -17,12 +17,13 @@ from pipeline.models.denoiser import Denoiser, save_denoiser
 from pipeline.training import placed as placed_module
 from pipeline.training.loop import Batch, TrainState, draw_batch, train
 from pipeline.training.placed import Placed, PlacedBackbone, compile_blocks, exact, exactly, place
-from pipeline.unit import as_plain, digest_of, run_unit
+from pipeline.unit import as_plain, digest_of, run_unit, sources_of
 from tests.cells import make_cell, make_latents
 from tests.every_cell import clips, few_step_method, started
 from tests.other_device import DEVICE, Far, other_device
 
 RUNNABLE = [Cell(method, loss) for method in METHODS for loss in LOSSES if Cell(method, loss).excluded is None]
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SMALL = [Cell("diffusion_forcing", "l2"), Cell("self_forcing", "dmd"), Cell("self_forcing", "gan")]
 
 
@@ -65,10 +66,10 @@ def moved(state, device, precision="float32"):
 @pytest.mark.parametrize("cell", RUNNABLE, ids=str)
 def test_every_cell_trains_to_the_same_numbers_on_another_device(cell):
     """Nothing mixes two devices, whatever is drawn on the CPU is moved, and no value is lost on the way."""
-    here, loss = started(cell, num_steps=2)
+    here, loss = started(cell, num_steps=1)
     expected = trained(here, loss, cell, clips())
     with other_device():
-        there, loss = started(cell, num_steps=2)
+        there, loss = started(cell, num_steps=1)
         there = moved(there, str(DEVICE))
         assert all(isinstance(parameter, Far) for parameter in there.student.parameters())
         found = trained(there, loss, cell, clips().to(DEVICE))
@@ -85,7 +86,7 @@ def test_the_stand_in_refuses_tensors_of_two_devices():
         assert torch.equal((far + 1).cpu(), torch.full((2,), 2.0))
         assert far.cpu()[torch.tensor([1])] == 1
         with pytest.raises(RuntimeError, match="same device"):
-            far + torch.ones(2)
+            _ = far + torch.ones(2)
 
 
 def test_labels_drawn_on_the_cpu_reach_a_network_elsewhere(rng):
@@ -192,18 +193,29 @@ def test_a_placed_cell_of_float32_on_the_cpu_is_the_plain_one(cell, inputs, work
         assert (same / name).read_bytes() == (plain / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize("cell", SMALL, ids=str)
-def test_an_interrupted_cell_in_bfloat16_ends_bit_identical(cell, inputs, tmp_path, monkeypatch):
-    work = Placed(make_cell(cell.method, cell.loss), "cpu", "bfloat16")
+def test_an_interrupted_cell_in_bfloat16_ends_bit_identical(cell, device, inputs, tmp_path, monkeypatch):
+    work = Placed(make_cell(cell.method, cell.loss, num_steps=8), device, "bfloat16")
     monkeypatch.setenv("FORCING_GRID_WORK", str(tmp_path / "whole"))
     expected = run_unit("cell", work, inputs)
     monkeypatch.setenv("FORCING_GRID_WORK", str(tmp_path / "broken"))
-    for step in (2, 6, 10):
+    for step in (2, 6):
         with pytest.raises(Killed):
             run_unit("cell", work, inputs, on_progress=kill_at(step))
     found = run_unit("cell", work, inputs)
     for name in ("out/student.safetensors", "metrics.json", "curve.jsonl"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("cell", SMALL, ids=str)
+def test_a_cell_on_a_gpu_learns_what_the_plain_one_does(cell, inputs, work_root):
+    work = make_cell(cell.method, cell.loss, num_steps=4, muon=False)
+    plain, there = (run_unit("cell", one, inputs) for one in (work, Placed(work)))
+    weights = [load_file(unit / "out" / "student.safetensors") for unit in (plain, there)]
+    for name, weight in weights[0].items():
+        assert torch.allclose(weights[1][name], weight, rtol=1e-2, atol=1e-3), name
 
 
 def test_a_compiled_cell_counts_the_operations_of_the_plain_one(codec, work_root, graphs):
@@ -221,6 +233,12 @@ def test_a_compiled_cell_counts_the_operations_of_the_plain_one(codec, work_root
         assert torch.allclose(weights[1][name], weight, atol=1e-5), name
 
 
+def test_no_plain_cell_knows_of_placed_ones():
+    """Their fingerprints are made of the modules that they import."""
+    assert not [name for name in sources_of({"pipeline.training.cell"}) if "placed" in name or "workers" in name]
+    assert "pipeline.training.workers" in sources_of({Placed.__module__})
+
+
 def test_every_field_is_part_of_the_unit():
     cell = make_cell()
     described = [as_plain(work) for work in (cell, Placed(cell), Placed(cell, precision="bfloat16"))]
@@ -229,22 +247,18 @@ def test_every_field_is_part_of_the_unit():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("micro", "change", "says"),
     [
-        ({"precision": "float16"}, "precision must be one of float32, bfloat16, got 'float16'"),
-        ({"device": "gpu"}, "device must be a name of torch's, as cpu, cuda or cuda:1, got gpu"),
-        ({"num_workers": 0}, "num_workers must be at least 1, got 0"),
-        ({"num_workers": 3}, "num_workers must divide batch_size, got 3 and 8"),
+        (None, {"precision": "float16"}, "precision must be one of float32, bfloat16, got 'float16'"),
+        (None, {"device": "gpu"}, "device must be a name of torch's, as cpu, cuda or cuda:1, got gpu"),
+        (None, {"num_workers": 0}, "num_workers must be at least 1, got 0"),
+        (None, {"num_workers": 3}, "num_workers must divide batch_size, got 3 and 8"),
+        (8, {"num_workers": 2}, "micro_batch_size must divide the batch of a worker, got 8 and 4"),
     ],
 )
-def test_what_cannot_be_placed_is_refused(change, says):
+def test_what_cannot_be_placed_is_refused(micro, change, says):
     with pytest.raises(ValueError, match=re.escape(says)):
-        Placed(make_cell(), **change)
-
-
-def test_a_worker_needs_whole_micro_batches():
-    with pytest.raises(ValueError, match="micro_batch_size must divide the batch of a worker, got 8 and 4"):
-        Placed(make_cell(micro_batch_size=8), num_workers=2)
+        Placed(make_cell(micro_batch_size=micro), **change)
 
 
 @pytest.mark.parametrize("change", [{"num_workers": 2, "device": "cpu"}, {"device": "cuda"}])
