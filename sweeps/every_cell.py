@@ -15,7 +15,7 @@ from pipeline.sweep.plan import START, name_of
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
 from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.runner import about, check_inputs, end_if_failed, run_all
-from sweeps.trial import CURVES, Result, Row, Task, make
+from sweeps.trial import CURVES, Result, Row, Task, inputs_of_cell, make
 
 
 def main(params: Params) -> None:
@@ -39,11 +39,12 @@ def tasks_of(params: Params, artifacts: Path) -> dict[Cell, Task]:
     origins = {attention: artifacts / "teacher" / name for name, attention in TEACHERS.items()}
     tasks = {}
     for method, entry in params.grid.methods.items():
-        origin = origins[entry.attention]
-        tasks[Cell(method, START)] = Task(params.start_unit(entry.attention), origin, artifacts)
+        start = inputs_of_cell(artifacts, origins[entry.attention], None)
+        tasks[Cell(method, START)] = Task(params.start_unit(entry.attention), start)
         for cell in (Cell(method, loss) for loss in params.grid.losses):
             if cell.excluded is None:
-                tasks[cell] = Task(params.cell_units(cell), origin, artifacts)
+                units = params.cell_units(cell)
+                tasks[cell] = Task(units, inputs_of_cell(artifacts, origins[entry.attention], units.teacher))
     return tasks
 
 

@@ -10,12 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.grid_run import CellUnits
 from pipeline.unit import VERSIONED, Work, as_plain, canonical_json, digest_of, sources_of, work_root
-from sweeps.trial import Result, Task, read_result
+from sweeps.trial import Result, Task, inputs_of_evaluation, inputs_of_training, read_result
 
 digest_once = cache(digest_of)
-sources_once = cache(sources_of)
 
 
 def finished(task: Task) -> Result | None:
@@ -23,17 +21,17 @@ def finished(task: Task) -> Result | None:
     first = first_unit(task)
     if not is_finished(first):
         return None
-    if not isinstance(task.work, CellUnits):
+    if task.train is None:
         return read_result({"evaluate": first})
-    last = directory_of("evaluate", task.work.evaluate, task.measured(first / "out"))
+    last = directory_of("evaluate", task.evaluate, inputs_of_evaluation(task.inputs, first / "out"))
     return read_result({"train": first, "evaluate": last}) if is_finished(last) else None
 
 
 def first_unit(task: Task) -> Path:
     """Where the first of its units is kept: of two tasks that share it, all units are the same."""
-    if isinstance(task.work, CellUnits):
-        return directory_of("cell", task.work.train, task.train_inputs)
-    return directory_of("evaluate", task.work, task.measured(task.origin))
+    if task.train is not None:
+        return directory_of("cell", task.placed_train, inputs_of_training(task.inputs))
+    return directory_of("evaluate", task.evaluate, inputs_of_evaluation(task.inputs, task.inputs["init"]))
 
 
 def directory_of(stage: str, work: Work, inputs: Mapping[str, Path]) -> Path:
@@ -65,6 +63,12 @@ def modules_in(plain: Any) -> Iterator[str]:
     elif isinstance(plain, list):
         for value in plain:
             yield from modules_in(value)
+
+
+@cache
+def sources_once(modules: frozenset[str]) -> dict[str, str]:
+    """Of all that these modules import."""
+    return sources_of(set(modules))
 
 
 @cache

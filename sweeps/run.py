@@ -5,7 +5,7 @@ the same command goes on: finished trials are found, interrupted ones resume. RA
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.executor import Executor
 from sweeps.finished import finished, first_unit
 from sweeps.runner import FAILED, INTERRUPTED, check_inputs
-from sweeps.trial import PriceTask, Result, Task, inputs_of_training, make, measure_price
+from sweeps.storage import Storage
+from sweeps.trial import PriceTask, Result, Task, inputs_of_cell, inputs_of_training, make, measure_price
 from sweeps.write import write
 
-ORIGINS = {attention: ARTIFACTS.absolute() / "teacher" / name for name, attention in TEACHERS.items()}
+ORIGINS = {attention: Path("teacher", name) for name, attention in TEACHERS.items()}  # by that of the student
 
 
 @dataclass
@@ -32,10 +33,21 @@ class Sweep:
     """What is known so far. planned: what was asked for; num_steps: by cell and critic updates a step."""
 
     params: Params
+    storage: Storage = field(default_factory=Storage)
     planned: dict[Trial, Task] = field(default_factory=dict)
     results: dict[Trial, Result] = field(default_factory=dict)
     failed: dict[Trial, str] = field(default_factory=dict)
     num_steps: dict[tuple[Cell, int], int] = field(default_factory=dict)
+    sent: dict[Path, str] = field(default_factory=dict)  # inputs as the storage knows them
+
+    def shared(self, inputs: Mapping[str, Path]) -> dict[str, str] | None:
+        """The inputs, sent where all nodes reach them; None where the folder of the run is such a place."""
+        if self.storage.url is None:
+            return None
+        for name, path in inputs.items():
+            if path not in self.sent:
+                self.sent[path] = self.storage.share({name: path})[name]
+        return {name: self.sent[path] for name, path in inputs.items()}
 
 
 def main(params: Params) -> None:
@@ -44,7 +56,7 @@ def main(params: Params) -> None:
     from pipeline.reporting.sweep_read import read_sweep
 
     check_inputs(ARTIFACTS, teachers=tuple(TEACHERS))
-    sweep, code = Sweep(params), 0
+    sweep, code = Sweep(params, Storage.open(params.sweep.storage)), 0
     try:
         with Executor(params.sweep) as executor:
             follow(sweep, executor)
@@ -116,7 +128,8 @@ def count_steps(sweep: Sweep, executor: Executor, trials: Iterable[Trial]) -> No
     for key, trial in wanted.items():
         if key not in sweep.num_steps:
             units = params.trial_units(replace(trial, setting=Setting(critic_updates=key[1] or None)), num_steps=1)
-            trains[key] = replace(units.train, seed=params.seed), inputs_of_training(units, *places(trial))
+            inputs = inputs_of_training(inputs_of(trial, units.teacher))
+            trains[key] = replace(units.train, seed=params.seed), inputs
     if not budget.is_measured:
         for key, (train, _) in trains.items():
             sweep.num_steps[key] = budget.num_steps(Price(clips_per_step(train)))
@@ -140,17 +153,19 @@ def key_of(sweep: Sweep, trial: Trial) -> tuple[Cell, int]:
 
 def task_of(sweep: Sweep, trial: Trial) -> Task:
     """Its units and where they find what they need."""
-    params = sweep.params
+    params, run = sweep.params, sweep.params.sweep
     if trial.is_training:
-        work = params.trial_units(trial, sweep.num_steps[key_of(sweep, trial)])
+        units = params.trial_units(trial, sweep.num_steps[key_of(sweep, trial)])
+        work, inputs = units, inputs_of(trial, units.teacher)
     else:
-        work = params.start_trial_unit(trial)
-    return Task(work, *places(trial))
+        work, inputs = params.start_trial_unit(trial), inputs_of(trial, None)
+    return Task(work, inputs, run.resources, sweep.storage, sweep.shared(inputs))
 
 
-def places(trial: Trial) -> tuple[Path, Path]:
-    """The student that training starts from, and the artifacts of the run."""
-    return ORIGINS[METHODS[trial.cell.method].attention], ARTIFACTS.absolute()
+def inputs_of(trial: Trial, teacher: str | None) -> dict[str, Path]:
+    """By role; every cell starts from the teacher of its own attention."""
+    artifacts = ARTIFACTS.absolute()
+    return inputs_of_cell(artifacts, artifacts / ORIGINS[METHODS[trial.cell.method].attention], teacher)
 
 
 if __name__ == "__main__":

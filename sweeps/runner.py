@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -70,10 +70,13 @@ def end_if_failed(outcome: Outcome[Any], *, noun: str) -> None:
 
 
 class InTurn:
-    """The units of one task, one after another. shares: of the task's time, by the name of the unit."""
+    """The units of one task, one after another. shares: of the task's time, by the name of the unit.
 
-    def __init__(self, shares: Mapping[str, float], on_share: OnShare) -> None:
-        self.shares, self.on_share = shares, on_share
+    run: what runs a unit, with the contract of `run_unit`.
+    """
+
+    def __init__(self, shares: Mapping[str, float], on_share: OnShare, run: Callable[..., Path] = run_unit) -> None:
+        self.shares, self.on_share, self.run = shares, on_share, run
         self.done, self.total = 0.0, sum(shares.values())
         self.made: Made = {}
 
@@ -83,7 +86,7 @@ class InTurn:
         def tell(progress: Progress) -> None:
             self.on_share((self.done + self.shares[name] * progress.step / progress.num_steps) / self.total)
 
-        directory = run_unit(kind, work, inputs, on_progress=tell)
+        directory = self.run(kind, work, inputs, on_progress=tell)
         self.made[name] = {part: json.loads((directory / f"{part}.json").read_text()) for part in PARTS}
         self.done += self.shares[name]
         return directory

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +10,53 @@ import numpy as np
 
 from pipeline.evaluation.evaluate import Evaluate
 from pipeline.grid_run import CellUnits
+from pipeline.interfaces import OnProgress, no_progress
+from pipeline.placed import placed
+from pipeline.sweep.plan import Resources
 from pipeline.sweep.price import MeasurePrice
 from pipeline.training.cell import TrainCell
+from pipeline.training.placed import Placed
+from pipeline.unit import Work
+from sweeps import cluster
+from sweeps.on_several import run_on_several
 from sweeps.parallel import OnShare
 from sweeps.runner import PARTS, InTurn, Made
+from sweeps.storage import Storage
 
 SHARES = {"train": 0.7, "evaluate": 0.3}  # of the time, on the average over cells
 NUM_SHOWN = 4  # clips that are kept of every task
 CURVES = ("student_loss", "critic_loss", "grad_norm")
+MEASURED = ("clips", "features", "codec")  # what an evaluation reads beside the student
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """origin: the student that training starts from, or that is measured. artifacts: of the run."""
+    """inputs: what its units read, by role: clips, features, codec, init (where training starts, or what is
+    measured) and, where a loss asks one, teacher. shared: the same as the storage knows them, where there is one.
+    """
 
     work: CellUnits | Evaluate
-    origin: Path
-    artifacts: Path
-
-    @property
-    def train_inputs(self) -> dict[str, Path]:
-        """Of the training."""
-        assert isinstance(self.work, CellUnits)
-        return inputs_of_training(self.work, self.origin, self.artifacts)
+    inputs: Mapping[str, Path]
+    resources: Resources = field(default_factory=Resources)
+    storage: Storage = field(default_factory=Storage)
+    shared: Mapping[str, str] | None = None
 
     @property
     def train(self) -> TrainCell | None:
         """The training, where there is one."""
         return self.work.train if isinstance(self.work, CellUnits) else None
+
+    @property
+    def evaluate(self) -> Work:
+        """The evaluation, where the student is sampled."""
+        return self._placed(self.work.evaluate if isinstance(self.work, CellUnits) else self.work)
+
+    @property
+    def placed_train(self) -> Work:
+        """The training, where it runs."""
+        assert self.train is not None
+        return self._placed(self.train)
 
     @property
     def has_critics(self) -> bool:
@@ -52,10 +70,10 @@ class Task:
             return 1
         return self.train.training.num_steps * (1 + self.train.loss.critic_updates)
 
-    def measured(self, student: Path) -> dict[str, Path]:
-        """Inputs of the evaluation of this student."""
-        names = {"clips": "prepare", "features": "features", "codec": "codec"}
-        return {**{name: self.artifacts / stage for name, stage in names.items()}, "student": student}
+    def _placed(self, work: TrainCell | Evaluate) -> Work:
+        of = self.resources
+        device = "cuda" if of.num_gpus else "cpu"
+        return placed(work, device=device, precision=of.precision, compile=of.compile, num_workers=of.num_workers)
 
 
 @dataclass(frozen=True)
@@ -80,22 +98,43 @@ class Result:
         return self.made["evaluate"]["metrics"]["fvd"]["excess"]
 
 
-def inputs_of_training(units: CellUnits, origin: Path, artifacts: Path) -> dict[str, Path]:
-    """The latents, where the student starts, and the teacher that its loss asks."""
-    inputs = {"codec": artifacts / "codec", "init": origin}
-    if units.teacher is not None:
-        inputs["teacher"] = artifacts / "teacher" / units.teacher
-    return inputs
+def inputs_of_cell(artifacts: Path, origin: Path, teacher: str | None) -> dict[str, Path]:
+    """By role. origin: where training starts; teacher: the name of the one that the loss asks."""
+    inputs = {
+        name: artifacts / stage for name, stage in zip(MEASURED, ("prepare", "features", "codec"), strict=True)
+    }
+    inputs["init"] = origin
+    return inputs if teacher is None else {**inputs, "teacher": artifacts / "teacher" / teacher}
+
+
+def inputs_of_training(inputs: Mapping[str, Path]) -> dict[str, Path]:
+    """Those that a training reads."""
+    return {name: path for name, path in inputs.items() if name in ("codec", "init", "teacher")}
+
+
+def inputs_of_evaluation(inputs: Mapping[str, Path], student: Path) -> dict[str, Path]:
+    """Those that the evaluation of this student reads."""
+    return {**{name: inputs[name] for name in MEASURED}, "student": student}
 
 
 def make(task: Task, on_share: OnShare) -> Result:
     """Train and evaluate a cell; evaluate a start."""
-    units, student, directories = InTurn(SHARES, on_share), task.origin, {}
-    if isinstance(task.work, CellUnits):
-        directories["train"] = units.make("train", "cell", task.work.train, task.train_inputs)
+
+    def run(stage: str, work: Work, inputs: Mapping[str, Path], *, on_progress: OnProgress = no_progress) -> Path:
+        if isinstance(work, Placed) and work.num_workers > 1:
+            each = cluster.Resources(task.resources.num_cpus, task.resources.num_gpus)
+            return run_on_several(stage, work, inputs, resources=each, on_progress=on_progress)
+        return task.storage.run_unit(stage, work, inputs, on_progress=on_progress)
+
+    units, directories = InTurn(SHARES, on_share, run), {}
+    inputs = task.inputs if task.shared is None else task.storage.inputs(task.shared)
+    student = inputs["init"]
+    if task.train is not None:
+        directories["train"] = units.make("train", "cell", task.placed_train, inputs_of_training(inputs))
         student = directories["train"] / "out"
-    evaluate = task.work.evaluate if isinstance(task.work, CellUnits) else task.work
-    directories["evaluate"] = units.make("evaluate", "evaluate", evaluate, task.measured(student))
+    directories["evaluate"] = units.make(
+        "evaluate", "evaluate", task.evaluate, inputs_of_evaluation(inputs, student)
+    )
     return read_result(directories)
 
 

@@ -60,7 +60,7 @@ def write(
         "curves": [curve_row(trial, row) for trial in trials if trial in results for row in results[trial].curve],
     }
     for name, rows in tables.items():
-        text = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+        text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")  # whole numbers stay whole
         replace_file(target / f"{name}.csv", text if rows else "")
     np.savez_compressed(target / "samples.npz", **samples_of(results))  # pyright: ignore[reportArgumentType]
     run = params.sweep

@@ -15,8 +15,8 @@ class Price:
     """Of one step of a cell. clips: that its updates see, critics' included. flops, seconds: None, not measured."""
 
     clips: int
-    flops: float | None = None
-    seconds: float | None = None
+    flops: Number | None = None
+    seconds: Number | None = None
 
 
 @runtime_checkable

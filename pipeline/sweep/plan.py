@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.grid import Cell
 from pipeline.rules import at_least, one_of, within
-from pipeline.sweep.budget import Budget, Updates
+from pipeline.sweep.budget import Budget, Updates, WallTime
 from pipeline.sweep.tuning import Setting, Tuning
 
 START_PHASE, DEFAULT_PHASE, TUNING_PHASE, TUNED_PHASE = "start", "default", "tuning", "tuned"
@@ -80,6 +80,17 @@ class SweepRun:
         within(0, 1, open_low=True, open_high=True, confidence=self.confidence)
         if self.storage is not None and not self.storage:
             raise ValueError("storage must be an fsspec address, got an empty one")
+        if self.storage is not None and self.resources.num_workers > 1:
+            raise ValueError(
+                f"storage must be null where the workers of a trial share its folder, num_workers "
+                f"{self.resources.num_workers}: got {self.storage}"
+            )
+        is_elsewhere = self.resources.num_gpus > 0 or self.resources.num_workers > 1
+        if is_elsewhere and isinstance(self.budget, WallTime):
+            raise ValueError(
+                "budget must be one of updates, clips, operations with num_gpus or num_workers, got seconds: their "
+                "price is measured on one worker on the CPU"
+            )
 
     def selected(self, methods: Iterable[str], losses: Iterable[str]) -> "Selection":
         """The cells among these methods and losses.

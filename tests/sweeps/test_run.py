@@ -17,7 +17,7 @@ from stages.entry import stage
 from sweeps import executor, finished, run
 from sweeps.on_ray import Event
 from sweeps.parallel import one_line
-from sweeps.trial import make
+from sweeps.trial import inputs_of_evaluation, make
 from tests.tiny_run import raw
 
 CELLS = {"bidirectional-l2", "bidirectional-gan", "self_forcing-gan"}
@@ -207,6 +207,7 @@ def test_a_budget_that_pays_no_step_is_one_line(calls, monkeypatch, capsys):
 def test_a_trial_is_the_unit_of_the_stage_that_trains_the_same():
     params = raw()
     params |= {"num_threads": 1, "init": {"name": "teacher"}}
+    del params["checkpoints"]["init"]  # which then trains nothing
     params["grid"]["methods"]["diffusion_forcing"] = params["distill"]["method"] | {}
     params["grid"]["methods"]["diffusion_forcing"].pop("name")
     params["grid"]["losses"]["gan"] = params["distill"]["losses"]["gan"]
@@ -229,7 +230,7 @@ def test_a_trial_is_the_unit_of_the_stage_that_trains_the_same():
 def test_what_is_found_is_what_a_unit_would_return(calls, artifacts):
     params = parse_params(raw())
     task = run.task_of(run.Sweep(params), Trial(Cell("self_forcing", "start"), "start", 1))
-    directory = run_unit("evaluate", task.work, task.measured(task.origin))
+    directory = run_unit("evaluate", task.evaluate, inputs_of_evaluation(task.inputs, task.inputs["init"]))
     assert finished.first_unit(task) == directory
     assert finished.finished(task) is not None
 
