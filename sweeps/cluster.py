@@ -37,6 +37,7 @@ SETTINGS = {  # read when ray is imported
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # nothing of Tune's own state is needed again
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+os.environ |= {**QUIET, **os.environ, **SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,16 @@ def cluster(resources: Resources) -> Iterator[int]:
         ValueError: nobody answers at RAY_ADDRESS, the cluster there is another Ray or Python or refuses us, or no
             node has the resources.
     """
-    os.environ |= {**QUIET, **os.environ, **SETTINGS}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_address(address)
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
     with contextlib.ExitStack() as stack:
         stack.callback(ray.shutdown)
         common: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         common["runtime_env"] = {"env_vars": _variables(resources)}
         if address:
-            _check_address(address)
             ray.init(address, **common)
         else:
             scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets must be short
