@@ -123,7 +123,7 @@ def read_sweep(directory: Path) -> Sweep:
             path = directory / table.means
             entries["means"] = dict(mean for row in _rows(path) for mean in _means(row))
         path = directory / table.file
-        trials = tuple(_trial(row, table, curves) for row in _rows(path))
+        trials = tuple(_trial(row, table, curves) for row in _rows(path) if not _is_left(row))
     except OSError as error:
         raise DamagedRecordError(f"{path} cannot be read: {error.strerror}") from error
     except KeyError as error:
@@ -152,6 +152,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise ValueError(f"a row has not as many values as there are columns: {row}")
     return rows
+
+
+def _is_left(row: Mapping[str, str]) -> bool:
+    """Whether a trial of a sweep that was interrupted is still to be made: it did not fail for any reason."""
+    return row.get("status") == FAILED and not row["reason"]
 
 
 def _trial(row: dict[str, str], table: Table, curves: Mapping[tuple[str, ...], list[Row]]) -> Trial:

@@ -148,19 +148,21 @@ def test_the_view_that_opens_shows_method_by_loss_and_another_the_stages(workspa
 
 
 def test_a_sweep_that_is_not_finished_is_tracked_as_far_as_it_is(tmp_path, migrated):
-    missing = ["self_forcing-dmd default seed 3"]
-    workspace = with_sweep(tmp_path, migrated, phases=("default",), num_seeds=1, missing=missing, failed=())
+    missing, left = ["self_forcing-dmd default seed 2"], [("self_forcing", "dmd", "default", 2)]
+    which = {"phases": ("default",), "missing": missing, "left": left, "failed": ()}
+    workspace = with_sweep(tmp_path, migrated, num_seeds=2, **which)
     page = track(workspace, tmp_path / "work").page
     assert "viewStateShareKey=forcing-grid-default&" in page
     (sweep,) = runs(workspace, "tags.kind = 'sweep'")
     assert json.loads(sweep.data.tags["missing"]) == missing
     assert "default.self_forcing-dmd.excess" in sweep.data.metrics
     assert "default.self_forcing-dmd.excess.low" not in sweep.data.metrics  # of one seed: infinite
+    assert len(runs(workspace, "tags.kind = 'trial'")) == 3
     write_sweep(workspace / "reports", phases=("default",), cells=FEW, failed=())
     assert track(workspace, tmp_path / "work").num_new == 1
     current = runs(workspace, "tags.kind = 'trial' and tags.current = 'true'")
     assert len(current) == len(trials_of(workspace))
-    assert len(runs(workspace, "tags.kind = 'trial' and tags.current = 'false'")) == 2
+    assert len(runs(workspace, "tags.kind = 'trial' and tags.current = 'false'")) == 3
 
 
 def test_a_damaged_curve_is_named_and_the_rest_is_sent(tmp_path, migrated):

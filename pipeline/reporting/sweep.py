@@ -47,7 +47,7 @@ def sweep_section(study: Study, reports: Path) -> list[str]:
     found = read_sweep(reports)
     clips = read_clips(reports, found)
     with reading(reports / "grid" / "audit.csv"):
-        audited = differences(found.audit)
+        audited = differences(found.differing)
     pictures = {
         name: picture(path, warned(study.warning, CAPTIONS[name]))
         for name, path in draw_sweep(found, study, clips, reports / "figures").items()

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,14 +106,16 @@ class OrderRow:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """A row of audit.csv: in what two cells differ."""
+    """A row of audit.csv: in what two cells differ; reason: why they may, empty where it confounds."""
 
+    phase: str
     a: str
     b: str
     path: str
     value_a: str
     value_b: str
     kind: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,13 @@ class Found:
         """Why a cell has no number in a phase, in a word, and the reason where one is known."""
         if cell in self.excluded:
             return EXCLUDED, self.excluded[cell]
-        reasons = [t.reason for t in self.trials if (t.cell, t.phase, t.status) == (cell, phase, FAILED)]
+        reasons = [t.reason for t in self.trials if (t.cell, t.phase) == (cell, phase) and t.reason]
         return (FAILED, reasons[0]) if reasons else (MISSING, "")
+
+    @property
+    def differing(self) -> list[AuditRow]:
+        """In what the cells of the last phase differ."""
+        return [row for row in self.audit if row.phase == self.last]
 
     def setting(self, phase: str, cell: Cell) -> TrialRow | None:
         """A trial with the setting of a cell in a phase; all its seeds have the same."""
@@ -270,14 +276,13 @@ def read_sweep(reports: Path) -> Found:
 
 
 def _pairs(path: Path) -> dict[str, tuple[PairRow, ...]]:
-    rows = read_rows(path, PairRow, may_be_empty=True)
+    found: dict[str, list[PairRow]] = {}
     with reading(path):
-        for row in rows:
-            if row.verdict not in (row.a, row.b, "a", "b", OPEN):
-                raise ValueError(f"a verdict must be {row.a}, {row.b} or {OPEN}, got {row.verdict}")
+        for row in read_rows(path, PairRow, may_be_empty=True):
             for key in (row.a, row.b):
                 cell_of(key)
-    return {phase: tuple(row for row in rows if row.phase == phase) for phase in _phases_of(rows)}
+            found.setdefault(row.phase, []).append(row)
+    return {phase: tuple(rows) for phase, rows in found.items()}
 
 
 def _ranks(path: Path) -> dict[str, dict[Cell, RankRow]]:
@@ -291,7 +296,3 @@ def _curves(path: Path) -> dict[tuple[str, Cell], tuple[CurvePoint, ...]]:
     for point in read_rows(path, CurvePoint, may_be_empty=True):
         found.setdefault((point.phase, Cell(point.method, point.loss)), []).append(point)
     return {key: tuple(points) for key, points in found.items()}
-
-
-def _phases_of(rows: Iterable[Any]) -> list[str]:
-    return list(dict.fromkeys(row.phase for row in rows))

@@ -149,7 +149,7 @@ def confounds_said(found: Found) -> list[str]:
     """A line each."""
     return [
         f"confounded by {line.path}: {line.words} ({line.num_pairs} pairs)"
-        for line in differences(found.audit)
+        for line in differences(found.differing)
         if line.kind == "confounds"
     ]
 

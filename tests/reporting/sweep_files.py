@@ -2,7 +2,7 @@
 
 import csv
 import json
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def setting_of(loss, number):
     )
 
 
-def trial_rows(*, phases=PHASES, num_seeds=3, cells=CELLS, failed=(FAILED,)):
+def trial_rows(*, phases=PHASES, num_seeds=3, cells=CELLS, failed=(FAILED,), left=()):
     """Trials of phases, sorted as the sweep sorts them."""
     rng = np.random.default_rng(1)
     starts = [(method, seed) for method in METHODS for seed in SEEDS[:num_seeds] if "start" in phases]
@@ -85,9 +85,10 @@ def trial_rows(*, phases=PHASES, num_seeds=3, cells=CELLS, failed=(FAILED,)):
             gain = 0.75 if loss in ("gan", "sid") else 0.97
             rows.append(trial_row(method, loss, "tuned", seed, rng, setting=setting_of(loss, 1), gain=gain))
     for row in rows:
-        if (row["method"], row["loss"], row["phase"], row["seed"]) in failed:
+        place = (row["method"], row["loss"], row["phase"], row["seed"])
+        if place in (*failed, *left):  # of a sweep that was interrupted, some are left to be made
             empty = (*METRICS, *COSTS, "train_fingerprint", "evaluate_fingerprint")
-            row |= {"status": "failed", "reason": REASON, **dict.fromkeys(empty, "")}
+            row |= {"status": "failed", "reason": REASON * (place in failed), **dict.fromkeys(empty, "")}
     return sorted(rows, key=lambda row: (row["phase"], row["method"], row["loss"], row["seed"]))
 
 
@@ -183,13 +184,16 @@ def specs(cell):
     return spec
 
 
-def audit_rows(cells=CELLS):
-    for a, b in combinations(cells, 2):
+def audit_rows(cells=CELLS, phases=("default", "tuned")):
+    for phase, (a, b) in product(phases, combinations(cells, 2)):
         of_a, of_b = specs(a), specs(b)
         for path in dict.fromkeys((*of_a, *of_b)):
             (x, kind), (y, other) = (of.get(path, ("", "")) for of in (of_a, of_b))
             if x != y and kind and other:
-                yield {"a": "-".join(a), "b": "-".join(b), "path": path, "value_a": x, "value_b": y, "kind": kind}
+                yield {
+                    "phase": phase, "a": "-".join(a), "b": "-".join(b), "path": path, "value_a": x,
+                    "value_b": y if phase == "tuned" or kind != "tuned" else f"{y}0", "kind": kind, "reason": "why",
+                }  # fmt: skip
 
 
 def curve_rows(rows):
@@ -211,7 +215,7 @@ HEADS = {
                   "probability_high", "verdict", "confounds"),
     "ranks.csv": ("phase", "cell", "rank", "low", "high"),
     "orders.csv": ("phase", "published", "tau", "low", "high", "num_cells", "cells"),
-    "audit.csv": ("a", "b", "path", "value_a", "value_b", "kind"),
+    "audit.csv": ("phase", "a", "b", "path", "value_a", "value_b", "kind", "reason"),
     "curves.csv": ("method", "loss", "phase", "seed", "step", "student_loss", "critic_loss", "grad_norm"),
 }  # fmt: skip
 
@@ -222,7 +226,8 @@ def write_sweep(reports, *, codec=CODEC, profile="default", missing=(), **which)
     directory.mkdir(parents=True, exist_ok=True)
     rows = trial_rows(**which)
     cells = which.get("cells", CELLS)
-    audited = list(audit_rows(cells))
+    phases = [phase for phase in ("default", "tuned") if phase in which.get("phases", PHASES)]
+    audited = list(audit_rows(cells, phases))
     confounded = {}
     for row in audited:
         if row["kind"] == "confounds":
@@ -238,9 +243,7 @@ def write_sweep(reports, *, codec=CODEC, profile="default", missing=(), **which)
             writer.writeheader()
             writer.writerows(lines)
     write_clips(directory / "samples.npz", rows)
-    failed = {
-        f"{r['method']}-{r['loss']} {r['phase']} seed {r['seed']}": REASON for r in rows if r["status"] == "failed"
-    }
+    failed = {f"{r['method']}-{r['loss']} {r['phase']} seed {r['seed']}": REASON for r in rows if r["reason"]}
     params = {"seeds": list(SEEDS), "num_clips": 1024, "confidence": 0.95, "tuning": {"num_trials": NUM_TUNING}}
     grid = {"methods": {name: {} for name in METHODS}, "losses": {name: {} for name in LOSSES}, "num_clips": 2048}
     about = {

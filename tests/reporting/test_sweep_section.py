@@ -132,6 +132,13 @@ def test_a_sweep_that_is_not_finished_shows_what_it_has_and_names_the_rest(repor
     assert "Nothing can be said of tuning yet." in page
 
 
+def test_a_cell_that_is_left_to_be_made_is_missing_and_not_failed(reports):
+    left = [("self_forcing", "dmd", "tuned", seed) for seed in (1, 2, 3)]
+    with_sweep(reports, left=left, failed=(), missing=["self_forcing-dmd tuned seed 1"])
+    assert read_sweep(reports).absence("tuned", Cell("self_forcing", "dmd")) == ("missing", "")
+    assert f"self forcing {TIMES} dmd has none" in section_of(reports)
+
+
 def test_one_cell_with_one_seed_is_shown_without_intervals_pairs_and_orders(reports):
     with_sweep(reports, phases=("default",), num_seeds=1, cells=FEW[1:], failed=())
     page = section_of(reports)
@@ -159,7 +166,7 @@ def test_where_tuning_was_not_asked_for_it_is_not_missed(reports):
 
 
 def test_differences_are_grouped_by_parameter_and_told_by_what_decides_them(run, page):
-    lines = differences(read_sweep(run).audit)
+    lines = differences(read_sweep(run).differing)
     assert len({(line.kind, line.path) for line in lines}) == len(lines) < 12
     assert lines[0].kind == "confounds"
     words = {line.path: line.words for line in lines}
@@ -169,18 +176,22 @@ def test_differences_are_grouped_by_parameter_and_told_by_what_decides_them(run,
     assert page.index("critic_optimizer.name") < page.index("<details>") < page.index("train.loss.type")
 
 
+def row_of(a, b, value_a, value_b, kind):
+    return AuditRow("tuned", a, b, "x", value_a, value_b, kind, "")
+
+
 def test_differences_that_no_axis_decides_name_their_cells():
     (a, b, c) = ("self_forcing-dmd", "self_forcing-gan", "teacher_forcing-dmd")
-    rows = [AuditRow(a, b, "x", "1", "2", "budget"), AuditRow(a, c, "x", "1", "", "budget")]
+    rows = [row_of(a, b, "1", "2", "budget"), row_of(a, c, "1", "", "budget")]
     (line,) = differences(rows)
     assert line.words == f"1 for SF{TIMES}DMD; 2 for SF{TIMES}GAN; not set for TF{TIMES}DMD"
     assert line.num_pairs == 2
-    (line,) = differences([AuditRow(a, b, "x", "pipeline.losses.dmd.Dmd", "ab" * 32, "axis")])
+    (line,) = differences([row_of(a, b, "pipeline.losses.dmd.Dmd", "ab" * 32, "axis")])
     assert line.words == "Dmd for dmd; abababab for gan"
-    many = [AuditRow(a, "-".join(cell), "x", "0", str(i), "follows") for i, cell in enumerate(CELLS[:9], start=1)]
+    many = [row_of(a, "-".join(cell), "0", str(i), "follows") for i, cell in enumerate(CELLS[:9], start=1)]
     assert differences(many)[0].words == "10 values in 10 cells"
     with pytest.raises(ValueError, match=r"a kind must be one of confounds, .*, got unheard"):
-        differences([AuditRow(a, b, "x", "1", "2", "unheard")])
+        differences([row_of(a, b, "1", "2", "unheard")])
 
 
 def test_students_of_another_codec_or_profile_are_told(reports):
