@@ -35,8 +35,10 @@ class Walk:
         if found is not None:
             start, place = found.step, found.tensors["place"]
             rng.set_state(found.tensors["rng"])
+        counter = directory / "num_steps_run"
         for step in range(start + 1, self.num_steps + 1):
             time.sleep(self.step_s)
+            counter.write_text(str(int(counter.read_text()) + 1 if counter.exists() else 1))
             place = 0.9 * place + torch.randn(3, generator=rng)
             if step % SAVE_EVERY == 0:
                 save_checkpoint(directory, step, {"place": place, "rng": rng.get_state()}, {})
