@@ -259,15 +259,11 @@ def read_sweep(reports: Path) -> Found:
             silent = [name_of(cell) for cell, metrics in cells.items() if EXCESS not in metrics]
             if silent:
                 raise ValueError(f"it has no excess, phase {phase}, of {', '.join(silent)}")
-    asked = {*present, *named["excluded"], *(trial.cell for trial in trials if trial.loss != START)}
-    methods, losses = (
-        tuple(name for name in known if name in {cell[axis] for cell in asked})
-        for axis, known in enumerate((METHODS, LOSSES))
-    )
-    orders, audit = (
-        tuple(read_rows(directory / name, kind, may_be_empty=True))
-        for name, kind in (("orders.csv", OrderRow), ("audit.csv", AuditRow))
-    )
+    asked = {*present, *named["excluded"], *(t.cell for t in trials if t.loss != START)}
+    methods = tuple(name for name in METHODS if name in {cell.method for cell in asked})
+    losses = tuple(name for name in LOSSES if name in {cell.loss for cell in asked})
+    orders = tuple(read_rows(directory / "orders.csv", OrderRow, may_be_empty=True))
+    audit = tuple(read_rows(directory / "audit.csv", AuditRow, may_be_empty=True))
     return Found(
         methods, losses, trials, means, orders=orders, audit=audit,
         pairs=_pairs(directory / "pairs.csv"), ranks=_ranks(directory / "ranks.csv"),
@@ -277,18 +273,22 @@ def read_sweep(reports: Path) -> Found:
 
 def _pairs(path: Path) -> dict[str, tuple[PairRow, ...]]:
     found: dict[str, list[PairRow]] = {}
+    rows = read_rows(path, PairRow, may_be_empty=True)
     with reading(path):
-        for row in read_rows(path, PairRow, may_be_empty=True):
+        for row in rows:
             for key in (row.a, row.b):
                 cell_of(key)
             found.setdefault(row.phase, []).append(row)
-    return {phase: tuple(rows) for phase, rows in found.items()}
+    return {phase: tuple(pairs) for phase, pairs in found.items()}
 
 
 def _ranks(path: Path) -> dict[str, dict[Cell, RankRow]]:
+    found: dict[str, dict[Cell, RankRow]] = {}
     rows = read_rows(path, RankRow, may_be_empty=True)
     with reading(path):
-        return {phase: {cell_of(row.cell): row for row in rows if row.phase == phase} for phase in _phases_of(rows)}
+        for row in rows:
+            found.setdefault(row.phase, {})[cell_of(row.cell)] = row
+    return found
 
 
 def _curves(path: Path) -> dict[tuple[str, Cell], tuple[CurvePoint, ...]]:
