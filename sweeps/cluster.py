@@ -39,6 +39,8 @@ SETTINGS = {  # read when ray is imported
 }
 os.environ |= {**QUIET, **os.environ, **SETTINGS}
 
+LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -80,8 +82,24 @@ def cluster(resources: Resources) -> Iterator[int]:
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             stack.callback(ray.shutdown)
             own = {"num_cpus": os.cpu_count(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
-            ray.init(address="local", _temp_dir=scratch, **own, **common)
+            _start_own({**own, **common, "_temp_dir": scratch})
         yield _num_at_once(ray.nodes(), resources)
+
+
+def _start_own(options: dict[str, Any]) -> None:
+    """Twice, where a busy machine keeps Ray from starting within the half minute that it gives itself."""
+    import ray
+
+    for is_last in (False, True):
+        try:
+            ray.init(address="local", **options)
+        except Exception as error:  # Ray raises no other kind
+            ray.shutdown()
+            if is_last:
+                raise
+            LOG.warning("Ray did not start (%s); it is tried once more", one_line(error))
+        else:
+            return
 
 
 def _variables(resources: Resources) -> dict[str, str]:

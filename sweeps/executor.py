@@ -19,9 +19,10 @@ class Executor:
 
     def __init__(self, run: SweepRun) -> None:
         self.run_params = run
-        self.resources = Resources(run.resources.num_cpus, run.resources.num_gpus)
+        self.each = Resources(run.resources.num_cpus, run.resources.num_gpus)  # of a process that works
+        self.num_workers = run.resources.num_workers
         self.stack = contextlib.ExitStack()
-        self.is_up = False
+        self.num_slots: int | None = None  # such processes that the cluster holds at once; None: it is not up
 
     def __enter__(self) -> Self:
         return self
@@ -39,8 +40,7 @@ class Executor:
             return
         shares, total, done = dict.fromkeys(tasks, 0.0), sum(weights.values()), 0
         with tqdm(desc=name, total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
-            self._start()
-            for event in on_ray(run, tasks, resources=self.resources, max_failures=self.run_params.max_failures):
+            for event in on_ray(run, tasks, **self._start(), max_failures=self.run_params.max_failures):
                 if event.failure is not None:
                     again = "" if event.is_last else "; it is tried again"
                     bar.write(f"{event.name}: {event.failure}{again}", file=sys.stderr)
@@ -51,7 +51,17 @@ class Executor:
                     yield event
                 bar.update(int(sum(share * weights[task] for task, share in shares.items())) - bar.n)
 
-    def _start(self) -> None:
-        if not self.is_up:
-            self.stack.enter_context(cluster(self.resources))
-            self.is_up = True
+    def _start(self) -> dict[str, Any]:
+        """What a task has of the cluster, which is started for the first of them.
+
+        Raises:
+            ValueError: no cluster, or one that cannot hold a task.
+        """
+        if self.num_slots is None:
+            self.num_slots = self.stack.enter_context(cluster(self.each))
+        if self.num_workers == 1:
+            return {"resources": self.each}
+        if self.num_slots < self.num_workers:
+            asked = f"{self.num_workers} with {self.each.num_cpus} CPUs and {self.each.num_gpus:g} GPUs each"
+            raise ValueError(f"the cluster must hold the workers of a trial, {asked}: it holds {self.num_slots}")
+        return {"resources": None, "num_at_once": self.num_slots // self.num_workers}

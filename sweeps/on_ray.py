@@ -32,18 +32,26 @@ class Event:
     is_last: bool = False
 
 
-def on_ray(run: Run, tasks: Mapping[str, Any], *, resources: Resources, max_failures: int) -> Iterator[Event]:
+def on_ray(
+    run: Run,
+    tasks: Mapping[str, Any],
+    *,
+    resources: Resources | None,
+    max_failures: int,
+    num_at_once: int | None = None,
+) -> Iterator[Event]:
     """Run every task, whatever becomes of the others; the last event of each has its result or its failure.
 
     run: a function of a module, called in a process that is used for one task after another. tasks and results
     pass through pickle. A task that fails is run again up to `max_failures` times, from what it finds on the disk.
-    To be called inside `with cluster(resources)`, whose end ends what still runs.
+    To be called inside `with cluster(resources)`, whose end ends what still runs. resources None: tasks begin
+    workers that have all of it, `num_at_once` of them at a time.
     """
     if not tasks:
         return
     events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
     closed = threading.Event()
-    arguments = (run, tasks, resources, max_failures, events, closed)
+    arguments = (run, tasks, resources, max_failures, num_at_once, events, closed)
     tune = threading.Thread(target=_tune, args=arguments, daemon=True)  # fit() returns at the end
     tune.start()
     waiting = set(tasks)
@@ -64,8 +72,9 @@ def on_ray(run: Run, tasks: Mapping[str, Any], *, resources: Resources, max_fail
 def _tune(
     run: Run,
     tasks: Mapping[str, Any],
-    resources: Resources,
+    resources: Resources | None,
     max_failures: int,
+    num_at_once: int | None,
     events: "queue.SimpleQueue[Event | Exception]",
     closed: threading.Event,
 ) -> None:
@@ -98,14 +107,16 @@ def _tune(
         def name_of(self, said: dict[str, Any]) -> str:
             return names[said["trial"].config["index"]]
 
-    amounts = {"cpu": resources.num_cpus, "gpu": resources.num_gpus}
+    amounts: dict[str, float] = {"cpu": 0, "gpu": 0}
+    if resources is not None:
+        amounts = {"cpu": resources.num_cpus, "gpu": resources.num_gpus}
     try:
         trainable = tune.with_parameters(_serve, run=run, tasks=list(tasks.values()), directory=Path.cwd())
         with tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True) as state:
             tune.Tuner(
                 tune.with_resources(trainable, amounts),
                 param_space={"index": tune.grid_search(list(range(len(names))))},
-                tune_config=tune.TuneConfig(reuse_actors=True),
+                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=num_at_once),
                 run_config=tune.RunConfig(
                     name="tasks",
                     storage_path=state,
