@@ -40,8 +40,10 @@ def _best(found: Found) -> str:
     ]
     apart = f"{OPEN} from {listed(near)}" if near else "apart from all others" if found.pairs.get(phase) else ""
     seeds = f"{row.num_seeds} seed{'s' * (row.num_seeds > 1)}"
+    measured = len(found.means[phase])
+    who = "The best cell" if measured == len(found.cells) else f"The best of the {measured} cells that are measured"
     return (
-        f"The best cell is {name_of(best)}, {WORDS[phase]}: excess FVD {interval(row, row.mean)} over {seeds}"
+        f"{who} is {name_of(best)}, {WORDS[phase]}: excess FVD {interval(row, row.mean)} over {seeds}"
         f"{f', {apart}' if apart else ''}."
     )
 
