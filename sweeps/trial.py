@@ -86,7 +86,7 @@ class PriceTask:
 
 @dataclass(frozen=True)
 class Result:
-    """What the files of a task's units say, its curve, and its first clips (N, T, H, W, C)."""
+    """What the files of a task's units say, its curve, and its first clips, uint8 (N, T, C, H, W)."""
 
     made: Made
     curve: list[Row]
