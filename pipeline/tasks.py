@@ -186,6 +186,11 @@ def laboratory(call: Call) -> int:
     return call.run("python", "-m", "sweeps.laboratory", cwd=workspace)
 
 
+def sample(call: Call) -> int:
+    run = str(workspace_of(call))
+    return call.run("python", "-m", "pipeline.sample", "--run", run, *call.extra, cwd=Path.cwd())
+
+
 def ui(call: Call) -> int:
     return dashboard.serve(workspace_of(call), call.env, call.port)
 
@@ -216,6 +221,11 @@ TASKS: dict[str, Task] = {
     ),
     "laboratory": Task(
         laboratory, "measure on processes of known density which divergence every cell minimises", "laboratory",
+        has_profile=True,
+    ),
+    "sample": Task(
+        sample, "frames of a checkpoint, streamed into a .gif, .png, .mp4 or .npy; all options: `sample -- --help`",
+        "sample --checkpoint rollout-gan --frames 64 --out clip.gif", passes_on="pipeline.sample, after --",
         has_profile=True,
     ),
     "bench": Task(
