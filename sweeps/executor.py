@@ -18,7 +18,7 @@ class Executor:
     """To be used as a context, whose end ends the cluster. What needs no task needs no Ray either."""
 
     def __init__(self, run: SweepRun) -> None:
-        self.run_params = run
+        self.max_failures = run.max_failures
         self.each = Resources(run.resources.num_cpus, run.resources.num_gpus)  # of a process that works
         self.num_workers = run.resources.num_workers
         self.stack = contextlib.ExitStack()
@@ -40,7 +40,7 @@ class Executor:
             return
         shares, total, done = dict.fromkeys(tasks, 0.0), sum(weights.values()), 0
         with tqdm(desc=name, total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
-            for event in on_ray(run, tasks, **self._start(), max_failures=self.run_params.max_failures):
+            for event in on_ray(run, tasks, **self._start(), max_failures=self.max_failures):
                 if event.failure is not None:
                     again = "" if event.is_last else "; it is tried again"
                     bar.write(f"{event.name}: {event.failure}{again}", file=sys.stderr)

@@ -14,7 +14,15 @@ from pipeline.grid import Cell
 from pipeline.methods import METHODS
 from pipeline.params import TEACHERS
 from pipeline.sweep.budget import Price
-from pipeline.sweep.plan import Setting, Trial, default_trials, start_trials, tuned_trials, tuning_trials
+from pipeline.sweep.plan import (
+    DEFAULT_PHASE,
+    Setting,
+    Trial,
+    default_trials,
+    start_trials,
+    tuned_trials,
+    tuning_trials,
+)
 from pipeline.sweep.price import MeasurePrice, clips_per_step, measured_price
 from pipeline.sweep.tuning import Search
 from stages.entry import ARTIFACTS, REPORTS, stage
@@ -63,7 +71,7 @@ def main(params: Params) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on from here\n")
         code = INTERRUPTED
-    if sweep.results:
+    if any(trial.phase == DEFAULT_PHASE for trial in sweep.results):  # else it could be compared with nothing
         write(sweep.params, sweep.planned, sweep.results, sweep.failed, REPORTS / "grid")
         print(as_text(read_sweep(REPORTS)), flush=True)
     if sweep.failed:
@@ -135,7 +143,10 @@ def count_steps(sweep: Sweep, executor: Executor, trials: Iterable[Trial]) -> No
             sweep.num_steps[key] = budget.num_steps(Price(clips_per_step(train)))
         return
     tasks = {f"{cell}, {updates} critic updates": key for key in trains for cell, updates in [key]}
-    work = {name: PriceTask(MeasurePrice(trains[key][0]), trains[key][1]) for name, key in tasks.items()}
+    work = {}
+    for name, key in tasks.items():
+        train, inputs = trains[key]
+        work[name] = PriceTask(MeasurePrice(train), inputs, sweep.storage, sweep.shared(inputs))
     for event in executor.run(measure_price, work, dict.fromkeys(work, 1), name="prices", noun="prices"):
         key = tasks[event.name]
         if event.failure is None:

@@ -78,10 +78,12 @@ class Task:
 
 @dataclass(frozen=True)
 class PriceTask:
-    """What a step of a cell costs."""
+    """What a step of a cell costs; the rest as of a Task."""
 
     work: MeasurePrice
     inputs: Mapping[str, Path]
+    storage: Storage = field(default_factory=Storage)
+    shared: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def make(task: Task, on_share: OnShare) -> Result:
         return task.storage.run_unit(stage, work, inputs, on_progress=on_progress)
 
     units, directories = InTurn(SHARES, on_share, run), {}
-    inputs = task.inputs if task.shared is None else task.storage.inputs(task.shared)
+    inputs = located(task)
     student = inputs["init"]
     if task.train is not None:
         directories["train"] = units.make("train", "cell", task.placed_train, inputs_of_training(inputs))
@@ -138,10 +140,15 @@ def make(task: Task, on_share: OnShare) -> Result:
     return read_result(directories)
 
 
+def located(task: Task | PriceTask) -> Mapping[str, Path]:
+    """Its inputs where they are on this node."""
+    return task.inputs if task.shared is None else task.storage.inputs(task.shared)
+
+
 def measure_price(task: PriceTask, on_share: OnShare) -> dict[str, Any]:
     """The metrics of the unit."""
-    units = InTurn({"price": 1.0}, on_share)
-    units.make("price", "price", task.work, task.inputs)
+    units = InTurn({"price": 1.0}, on_share, task.storage.run_unit)
+    units.make("price", "price", task.work, located(task))
     return units.made["price"]["metrics"]
 
 

@@ -12,6 +12,7 @@ import pytest
 from pipeline.config import parse_params
 from pipeline.grid import Cell
 from pipeline.sweep.plan import Trial
+from pipeline.training.cell import TrainCell
 from pipeline.unit import PROJECT, digest_of, run_unit
 from stages.entry import stage
 from sweeps import executor, finished, run
@@ -250,3 +251,25 @@ def test_without_what_the_run_makes_nothing_is_started(missing, tmp_path, artifa
     said = capsys.readouterr()
     assert said.err == f"{Path('artifacts', missing)} must be there: run python3 -m pipeline repro first\n"
     assert not Path("reports").exists()
+
+
+@pytest.mark.slow
+def test_units_are_kept_at_an_address_from_which_another_node_goes_on(calls, tmp_path, monkeypatch):
+    storage = f"file://{tmp_path}/storage"
+    changes = {"seeds": [7], "tuning": None, "cells": ["self_forcing-gan"], "storage": storage}
+    assert sweep(**changes) == 0
+    first = table("trials")
+    monkeypatch.setenv("FORCING_GRID_WORK", str(tmp_path / "other_node"))
+    monkeypatch.setattr(TrainCell, "run", None)  # it need not train anything
+    assert sweep(**changes) == 0
+    assert table("trials") == first
+    assert (tmp_path / "other_node" / "inputs").is_dir()
+
+
+def test_storage_that_cannot_be_written_is_one_line(calls, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    params = raw()
+    params["sweep"]["storage"] = f"file://{tmp_path}/file/below"
+    with pytest.raises(ValueError, match=r"sweep\.storage must be an address where files can be written"):
+        run.main(parse_params(params))
+    assert calls == []
