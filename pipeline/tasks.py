@@ -225,7 +225,7 @@ TASKS: dict[str, Task] = {
     ),
     "sample": Task(
         sample, "frames of a checkpoint, streamed into a .gif, .png, .mp4 or .npy; all options: `sample -- --help`",
-        "sample --checkpoint rollout-gan --frames 64 --out clip.gif", passes_on="pipeline.sample, after --",
+        "sample --checkpoint rollout-gan --out clip.gif", passes_on="pipeline.sample, after --",
         has_profile=True,
     ),
     "bench": Task(
