@@ -1,4 +1,4 @@
-"""Every cell of the grid as `python3 -m pipeline every-cell` measured it: read, judged against its start, in words."""
+"""Every cell as `python3 -m pipeline every-cell` measured it: read, judged against its start, in words."""
 
 import json
 from dataclasses import dataclass

@@ -100,6 +100,7 @@ class OrderRow:
     tau: float | None
     low: float | None
     high: float | None
+    p_value: float | None
     num_cells: int
     cells: str
 

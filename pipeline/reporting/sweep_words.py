@@ -23,6 +23,8 @@ COMMAND = "python3 -m pipeline sweep"
 WORDS = {DEFAULT: "by the settings of the grid", TUNED: "tuned"}
 MOST_NAMED = 5  # trials or cells in a line
 
+CHANCE = 0.05  # share of all orders, above which an agreement is no finding
+
 
 def answer(found: Found) -> list[str]:
     """Four sentences: the best, how many pairs are separated, the published order, what tuning changed."""
@@ -68,9 +70,13 @@ def _published(found: Found) -> str:
 def _agreement(order: OrderRow) -> str:
     """What an interval says, in plain words."""
     assert order.tau is not None
+    assert order.p_value is not None
     ends, tau = bounds(order), f"{interval(order, order.tau, '.2f')} over {order.num_cells} cells"
     if ends is None or ends[0] <= 0 <= ends[1]:
         return f"these seeds do not say whether the orders agree ({tau})"
+    if order.p_value > CHANCE:
+        share = f"{100 * order.p_value:.0f} % of all orders are as far from 0"
+        return f"no more than chance may bring about ({tau}: {share})"
     return f"the orders {'agree' if ends[0] > 0 else 'run against each other'} ({tau})"
 
 

@@ -57,11 +57,16 @@ class Rank(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """Kendall's tau-b between two orders of the cells that both have: 1 the same, -1 reversed."""
+    """Kendall's tau-b between two orders of the cells that both have: 1 the same, -1 reversed.
+
+    low, high: what other seeds could make of it. p_value: the share of all orders of these cells that lie as far
+    from 0; with few cells it is large however sure the seeds are.
+    """
 
     tau: float
     low: float
     high: float
+    p_value: float
     cells: tuple[str, ...]
 
 
@@ -205,19 +210,20 @@ def agreement(
     if len(cells) < 2:
         raise ValueError(f"cells in both orders must be at least 2, got {len(cells)}: {', '.join(cells) or 'none'}")
     theirs = -np.array([published[cell] for cell in cells])
-    tau = kendall_tau(np.array([np.mean(scores[cell]) for cell in cells]), theirs)
+    tau, p_value = kendall_tau([float(np.mean(scores[cell])) for cell in cells], theirs)
     low, high = -1.0, 1.0
     if all(_has_spread(scores[cell]) for cell in cells):
         draws = drawn_means(scores, cells, num_draws=num_draws, seed=seed)
-        low, high = np.quantile([kendall_tau(draw, theirs) for draw in draws], _tails(confidence))
-    return Agreement(tau, float(low), float(high), cells)
+        low, high = np.quantile([kendall_tau(draw, theirs)[0] for draw in draws], _tails(confidence))
+    return Agreement(tau, float(low), float(high), p_value, cells)
 
 
-def kendall_tau(ours: Float[np.ndarray, " cells"], theirs: Float[np.ndarray, " cells"]) -> float:
-    """Tau-b: 0 on average for unrelated orders, and corrected for ties."""
+def kendall_tau(ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Tau-b, 0 on average for unrelated orders and corrected for ties, and its two-sided p-value."""
     from scipy.stats import kendalltau
 
-    return float(kendalltau(ours, theirs).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    found = kendalltau(ours, theirs)
+    return float(found.statistic), float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def drawn_means(

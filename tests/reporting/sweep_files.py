@@ -158,7 +158,8 @@ def order_rows(rows):
             if len(cells) > 1:
                 tau = float(kendalltau(range(len(cells)), [np.mean(values[key]) for key in cells]).statistic)
                 yield {"phase": phase, "published": published, "tau": tau, "low": max(-1, tau - 0.5),
-                       "high": min(1, tau + 0.2), "num_cells": len(cells), "cells": "; ".join(cells)}  # fmt: skip
+                       "high": min(1, tau + 0.2), "p_value": 0.01, "num_cells": len(cells),
+                       "cells": "; ".join(cells)}  # fmt: skip
 
 
 def specs(cell):
@@ -214,7 +215,7 @@ HEADS = {
     "pairs.csv": ("phase", "a", "b", "difference", "low", "high", "p_adjusted", "probability", "probability_low",
                   "probability_high", "verdict", "confounds"),
     "ranks.csv": ("phase", "cell", "rank", "low", "high"),
-    "orders.csv": ("phase", "published", "tau", "low", "high", "num_cells", "cells"),
+    "orders.csv": ("phase", "published", "tau", "low", "high", "p_value", "num_cells", "cells"),
     "audit.csv": ("phase", "a", "b", "path", "value_a", "value_b", "kind", "reason"),
     "curves.csv": ("method", "loss", "phase", "seed", "step", "student_loss", "critic_loss", "grad_norm"),
 }  # fmt: skip

@@ -109,6 +109,15 @@ def test_orders_whose_interval_lies_below_zero_run_against_each_other(reports):
     assert "frame-wise, the orders run against each other (-0.50 [-0.80, -0.20]" in answer(read_sweep(reports))[2]
 
 
+def test_orders_that_few_cells_may_share_by_chance_are_not_said_to_agree(reports):
+    with_sweep(reports, cells=CELLS[3:])
+    edit(
+        reports / "grid" / "orders.csv", lambda row: {**row, "tau": 0.43, "low": 0.2, "high": 0.6, "p_value": 0.24}
+    )
+    said = answer(read_sweep(reports))[2]
+    assert "frame-wise, no more than chance may bring about (0.43 [0.20, 0.60] over 7 cells: 24 % of all" in said
+
+
 def test_failed_and_excluded_cells_are_told_with_their_reasons(run, page):
     text = as_text(read_sweep(run))
     for told in (page, text):

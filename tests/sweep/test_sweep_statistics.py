@@ -189,6 +189,7 @@ def test_agreement_is_one_for_the_same_order_and_minus_one_for_the_reverse(apart
     found = agreement(apart, published, **DRAWS)
     assert found[:3] == pytest.approx((tau, tau, tau))
     assert found.cells == tuple(apart)
+    assert found.p_value == pytest.approx(2 / math.factorial(len(apart)))  # the two extreme orders of all
 
 
 def test_agreement_with_the_published_order_is_counted_by_pairs(numbers):

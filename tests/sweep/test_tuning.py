@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 
+from pipeline.losses.dmd import Dmd
 from pipeline.losses.pagoda import Pagoda
 from pipeline.sweep.tuning import SEARCHES, Search, Setting, Tuning, with_critic_updates
 from tests.cells import make_cell
@@ -28,7 +29,7 @@ def test_a_setting_changes_rates_and_critic_updates_and_nothing_else():
     optimizer, critic = cell.training.optimizer, cell.training.critic_optimizer
     wanted = replace(
         cell,
-        loss=replace(cell.loss, critic_updates=3),
+        loss=Dmd(critic_updates=3),
         training=replace(
             cell.training,
             optimizer=replace(
@@ -52,9 +53,9 @@ def test_a_cell_without_critics_takes_the_rate_alone():
 
 
 def test_critics_within_a_loss_are_reached():
-    loss = with_critic_updates(Pagoda(), 3)
+    loss, plain = with_critic_updates(Pagoda(), 3), Pagoda()
+    assert loss == replace(plain, gan=replace(plain.gan, critic_updates=3))
     assert loss.critic_updates == 3
-    assert replace(loss, gan=Pagoda().gan) == Pagoda()
 
 
 @pytest.mark.parametrize("search", SEARCHES)
