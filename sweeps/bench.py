@@ -6,6 +6,7 @@ Rows of one run are compared as ratios, since machines are noisy.
 import csv
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from sweeps.cluster import Resources, cluster
 from sweeps.on_ray import on_ray
 from sweeps.parallel import OnShare, Run
 
-NUM_STEPS = 5  # of every training; the first counts operations
+NUM_STEPS = 9  # of every training; the first counts operations, and is not timed
 NUM_CLIPS = 512
 NUM_EMPTY = 24  # tasks that do nothing
 
@@ -46,13 +47,13 @@ def main(params: Params) -> None:
         with cluster(resources) as num_at_once:
             overheads["launch"] = time.perf_counter() - start
             spend(take_steps, dict(list(tasks.items())[:num_at_once]), resources)  # workers import the library
-            seconds = spend(take_steps, tasks, resources)
-            rates[num_threads] = 3600 * len(tasks) / seconds
+            _, taken = spend(take_steps, tasks, resources)
+            rates[num_threads] = 3600 * num_at_once / statistics.mean(taken)  # while all places are taken
             said = f"{num_at_once} at a time, threads of each: {num_threads}"
-            done = f"{len(tasks)} trainings of {NUM_STEPS} steps in {seconds:6.1f} s"
+            done = f"{len(tasks)} trainings of {NUM_STEPS - 1} steps, {statistics.mean(taken):.2f} s each on the average"
             write(f"{said:36}{done}: {rates[num_threads]:5.0f} an hour")
             empty = dict.fromkeys(map(str, range(NUM_EMPTY)))
-            overheads["trial"] = spend(nothing, empty, resources) / NUM_EMPTY * num_at_once
+            overheads["trial"] = spend(nothing, empty, resources)[0] / NUM_EMPTY * num_at_once
     write(f"side by side does {rates[1] / rates[num_cores]:.2f} times as many")
     if (REPORTS / "grid" / "trials.csv").exists():
         shares(overheads, num_at_once=num_cores)
@@ -71,8 +72,8 @@ def trainings(params: Params, num_threads: int) -> dict[str, Steps]:
     return found
 
 
-def take_steps(task: Steps, on_share: OnShare) -> None:
-    """The bare training loop."""
+def take_steps(task: Steps, on_share: OnShare) -> float:
+    """Seconds of the bare training loop."""
     import torch
 
     from pipeline.training.loop import TrainState, train
@@ -83,22 +84,27 @@ def take_steps(task: Steps, on_share: OnShare) -> None:
     teacher = Denoiser(task.teacher) if task.teacher else None
     state = TrainState(Denoiser(cell.denoiser), cell.loss.critics(teacher), cell.training)
     steps = train(state, clips, method=cell.method, loss=cell.loss, seed=0)
-    for index in range(NUM_STEPS):
+    next(steps)
+    start = time.perf_counter()
+    for index in range(1, NUM_STEPS):
         next(steps)
         on_share((index + 1) / NUM_STEPS)
+    return time.perf_counter() - start
 
 
 def nothing(task: None, on_share: OnShare) -> None:
     """What is left is what Ray takes for a task."""
 
 
-def spend(run: Run, tasks: Mapping[str, Any], resources: Resources) -> float:
-    """Seconds until the last task is done. Raises RuntimeError where one fails."""
-    start = time.perf_counter()
+def spend(run: Run, tasks: Mapping[str, Any], resources: Resources) -> tuple[float, list[Any]]:
+    """Seconds until the last task is done, and the results. Raises RuntimeError where one fails."""
+    start, results = time.perf_counter(), []
     for event in on_ray(run, tasks, resources=resources, max_failures=0):
         if event.failure is not None:
             raise RuntimeError(f"{event.name}: {event.failure}")
-    return time.perf_counter() - start
+        if event.is_last:
+            results.append(event.result)
+    return time.perf_counter() - start, results
 
 
 def shares(overheads: Mapping[str, float], *, num_at_once: int) -> None:
