@@ -50,7 +50,7 @@ def main(params: Params) -> None:
             _, taken = spend(take_steps, tasks, resources)
             rates[num_threads] = 3600 * num_at_once / statistics.mean(taken)  # while all places are taken
             said = f"{num_at_once} at a time, threads of each: {num_threads}"
-            done = f"{len(tasks)} trainings of {NUM_STEPS - 1} steps, {statistics.mean(taken):.2f} s each on the average"
+            done = f"{len(tasks)} trainings of {NUM_STEPS - 1} steps, {statistics.mean(taken):.2f} s on the average"
             write(f"{said:36}{done}: {rates[num_threads]:5.0f} an hour")
             empty = dict.fromkeys(map(str, range(NUM_EMPTY)))
             overheads["trial"] = spend(nothing, empty, resources)[0] / NUM_EMPTY * num_at_once
