@@ -5,6 +5,7 @@ The fingerprint is that of `run_unit`; inputs, sources and versions, the same fo
 
 import hashlib
 import importlib.metadata
+import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -49,8 +50,11 @@ def directory_of(stage: str, work: Work, inputs: Mapping[str, Path]) -> Path:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether its last file is there; whether its products are still what it made, `run_unit` sees."""
-    return (directory / "metrics.json").exists()
+    """Whether its last file is there, and all of its products; whether they are still the same, `run_unit` sees."""
+    products = directory / "products.json"
+    if not (directory / "metrics.json").exists() or not products.exists():
+        return False
+    return all((directory / name).exists() for name in json.loads(products.read_text()))
 
 
 def modules_in(plain: Any) -> Iterator[str]:

@@ -113,11 +113,17 @@ def caveats(found: Found) -> list[str]:
     covers = PERCENTILE_COVERAGE.get(num_seeds)
     held = f", and hold in {100 * covers:g} % of cases" if covers else ""
     confidence = f"{100 * found.confidence:g} %"
+    ends = (
+        f"Intervals of means are {confidence} percentiles over resampled seeds: of {num_seeds} seeds they are too "
+        f"short{held}. Pairs and ranks rest on Student's t, pairs corrected for their number."
+        if num_seeds > 1
+        else "One seed says nothing of what others would do: there are no intervals, and no pair is separated."
+    )
+    judged = "; tuning was judged on other clips than the results" if found.is_to_be_tuned else ""
     return [
         f"Excess FVD: of {found.num_clips:,} clips, less that of real ones; lower is better, 0 is as good as real. "
-        f"Every training had the budget of {found.budget}; tuning was judged on other clips than the results.",
-        f"Intervals of means are {confidence} percentiles over resampled seeds: of {num_seeds} seeds they are too "
-        f"short{held}. Pairs and ranks rest on Student's t, pairs corrected for their number.",
+        f"Every training had the budget of {found.budget}{judged}.",
+        ends,
         f"Its {len(found.trials)} trials took {found.trials_s / 60:,.0f} minutes of work, shared by those that ran "
         f"side by side.",
     ]

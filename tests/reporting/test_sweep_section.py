@@ -15,7 +15,7 @@ from pipeline.reporting.sweep_audit import differences
 from pipeline.reporting.sweep_read import AuditRow, bounds, read_sweep
 from pipeline.reporting.sweep_rows import MEASURES
 from pipeline.reporting.sweep_trainings import read_clips
-from pipeline.reporting.sweep_words import answer, incomplete, warnings_of
+from pipeline.reporting.sweep_words import answer, caveats, incomplete, warnings_of
 from tests.reporting.sweep_files import CELLS, EXCLUDED, HEADS, REASON, write_sweep
 
 PICTURES = ("sweep_matrix.svg", "sweep_ranks.svg", "sweep_pairs.svg", "sweep_curves.svg", "sweep_clips.png")
@@ -107,6 +107,13 @@ def test_orders_whose_interval_lies_below_zero_run_against_each_other(reports):
     with_sweep(reports, cells=CELLS[3:])
     edit(reports / "grid" / "orders.csv", lambda row: {**row, "tau": -0.5, "low": -0.8, "high": -0.2})
     assert "frame-wise, the orders run against each other (-0.50 [-0.80, -0.20]" in answer(read_sweep(reports))[2]
+
+
+def test_one_seed_has_no_interval_and_says_so(reports):
+    with_sweep(reports, num_seeds=1)
+    said = " ".join(caveats(read_sweep(reports)))
+    assert "One seed says nothing of what others would do" in said
+    assert "percentiles" not in said
 
 
 def test_orders_that_few_cells_may_share_by_chance_are_not_said_to_agree(reports):

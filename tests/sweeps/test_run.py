@@ -115,6 +115,21 @@ def test_a_second_call_asks_nothing_and_writes_the_same(calls):
 
 
 @pytest.mark.slow
+def test_a_unit_that_lost_a_product_is_made_again(calls, units):
+    sweep()
+    calls.clear()
+    written = table("trials")
+    lost = next(row for row in written if row["phase"] == "default")
+    (units / "evaluate" / lost["evaluate_fingerprint"] / "show" / "samples.npz").unlink()
+    assert sweep() == 0
+    assert len(calls) == 1
+    made_anew = ("evaluate_seconds",)
+    assert [{k: v for k, v in row.items() if k not in made_anew} for row in table("trials")] == [
+        {k: v for k, v in row.items() if k not in made_anew} for row in written
+    ]
+
+
+@pytest.mark.slow
 def test_another_seed_makes_its_own_trials_alone(calls):
     sweep()
     calls.clear()
