@@ -18,6 +18,7 @@ from sweeps.parallel import one_line
 
 FINISHED = "finished"  # the last state of a unit; those before are called as their newest checkpoint
 FETCHED, CONTENT = "fetched.tmp", "content"
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not before Python 3.11.4
 
 
 @dataclass(frozen=True)
@@ -171,5 +172,5 @@ def _fetch(files: Any, source: str, directory: Path) -> Path:
     fetched = directory / FETCHED
     shutil.rmtree(fetched, ignore_errors=True)
     with files.open(source, "rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
-        archive.extractall(fetched, filter="data")
+        archive.extractall(fetched, **SAFELY)
     return fetched
