@@ -43,7 +43,7 @@ def every_cell(study: Study, reports: Path) -> list[str]:
         drawn = {
             "cells": draw_cells(found, study, directory / "cells.svg"),
             "cells_curves": draw_cell_curves(found, study, directory / "cells_curves.svg"),
-            "cells_clips": draw_cell_clips(found, study, read_clips(reports, found), directory / "cells_clips.png"),
+            "cells_clips": draw_cell_clips(found, study, read_clips(reports, found), directory / "cells_clips.svg"),
         }
     rows = table_rows(found)
     asked = ["teacher asked", *("" if row.loss == START else row.teacher or NOTHING for row in rows)]

@@ -235,4 +235,4 @@ FIGURES: dict[str, Draw] = {
     "training": draw_training,
     "corruptions": draw_corruptions,
 }
-FILES = {name: f"{name}.png" if name == "overview" else f"{name}.svg" for name in FIGURES}
+FILES = {name: f"{name}.svg" for name in FIGURES}

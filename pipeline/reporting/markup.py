@@ -46,6 +46,7 @@ pre { background: var(--tint); padding: .7rem; overflow-x: auto; border-radius: 
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em; }
 figure { margin: 1.4rem 0; }
 figure img.drawn { width: 100%; height: auto; display: block; background: #fff; border-radius: .4rem; }
+.source { margin: .2rem 0; font-size: .8rem; color: var(--faint); } .source a { margin-right: .6rem; }
 figure img.picture { max-width: 100%; height: auto; display: block; border-radius: .3rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 1.5rem;
   align-items: start; }
@@ -76,12 +77,23 @@ def warned(warning: str | None, caption: str) -> str:
     return f"<strong>{escape(warning)}.</strong> {caption}".strip() if warning else caption
 
 
-def picture(path: Path, caption: str, *, drawn: bool = True) -> str:
-    """A figure with its caption; `caption` is HTML. drawn: ours, that fills the width, or one of fixed pixels."""
+def picture(path: Path, caption: str, *, command: str = "") -> str:
+    """A figure of `pipeline.reporting.style.save` over its caption, HTML; its data, to be saved; what makes it."""
+    source, name = data_uri(path.read_bytes(), KINDS[path.suffix]), path.stem
+    data = data_uri(path.with_suffix(".csv").read_bytes(), "text/csv")
+    return (
+        f'<figure id="figure-{name}"><img class="drawn" alt="{escape(name.replace("_", " "))}" src="{source}">'
+        f'<figcaption>{caption}</figcaption><p class="source">'
+        f'<a download="{name}.csv" href="{data}">data (CSV)</a> '
+        f"<code>{escape(command)}</code></p></figure>"
+    )
+
+
+def photograph(path: Path, caption: str) -> str:
+    """A picture of clips, of fixed pixels, over its caption, HTML."""
     source = data_uri(path.read_bytes(), KINDS[path.suffix])
     label = escape(path.stem.replace("_", " "))
-    kind = "drawn" if drawn else "picture"
-    return f'<figure><img class="{kind}" alt="{label}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    return f'<figure><img class="picture" alt="{label}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def table(

@@ -10,7 +10,7 @@ from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.known_density import known_density
 from pipeline.reporting.laboratory.brief import OWN_STYLE, PREFIX, in_brief
-from pipeline.reporting.markup import STYLE, moving, picture, still, warned
+from pipeline.reporting.markup import STYLE, moving, photograph, picture, still, warned
 from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
 from pipeline.reporting.samples import read_samples
@@ -131,5 +131,5 @@ def pictures(study: Study) -> str:
     parts = []
     for stage, caption in captions.items():
         for path in sorted(study.stage(stage).directory.glob("*.png")):
-            parts.append(picture(path, caption, drawn=False))
+            parts.append(photograph(path, caption))
     return f'<div class="pair">{"".join(parts)}</div>'

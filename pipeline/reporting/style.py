@@ -1,9 +1,9 @@
 """How every figure looks: one theme, one colour a checkpoint, and the same bytes for the same numbers."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pipeline.losses import LOSSES
 from pipeline.reporting.read import Checkpoint, Study
@@ -22,7 +22,7 @@ INK, FAINT, FLOOR = "#26262b", "#8a8a93", "#b9b9c2"
 WARNING = "#b00020"
 MARKERS = ("o", "D", "s", "^", "v", "P")  # of the checkpoints that share a loss
 PALE = 0.5  # how far the first of them is mixed with white
-DPI = 200
+DPI = 150
 WIDE = 9.0  # inches: as wide as the page
 
 
@@ -93,12 +93,18 @@ class Warned(Protocol):
     def warning(self) -> str | None: ...
 
 
-def save(figure: "Figure", path: Path, study: Warned) -> Path:
-    """Write it, with the warning of a smoke profile across its head; the same bytes for the same figure."""
+def save(figure: "Figure", path: Path, study: Warned, data: Sequence[Mapping[str, Any]] = ()) -> Path:
+    """Write it as `path`, an .svg, beside it as .png, and the numbers that it shows as .csv, a row a mark.
+
+    The warning of a smoke profile stands across its head; the same figure gives the same bytes.
+    """
+    import pandas as pd
+
     if study.warning:
         figure.suptitle(study.warning, color=WARNING, fontsize=10, fontweight="bold")
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(path, dpi=DPI, metadata=metadata, facecolor="white")
+    for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"metadata": {"Software": None}})):
+        figure.savefig(path.with_suffix(suffix), dpi=DPI, facecolor="white", **extra)
+    pd.DataFrame(list(data)).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
     return path
 
 

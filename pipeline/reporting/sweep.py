@@ -83,7 +83,7 @@ def draw_sweep(found: Found, study: Study, clips: dict, directory: Path) -> dict
             "sweep_ranks": draw_ranks(found, study, directory / "sweep_ranks.svg"),
             "sweep_pairs": draw_pairs(found, study, directory / "sweep_pairs.svg"),
             "sweep_curves": draw_curves(found, study, directory / "sweep_curves.svg"),
-            "sweep_clips": draw_clips(found, study, clips, directory / "sweep_clips.png"),
+            "sweep_clips": draw_clips(found, study, clips, directory / "sweep_clips.svg"),
         }
 
 
