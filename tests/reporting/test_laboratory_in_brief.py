@@ -2,9 +2,12 @@
 
 import csv
 import re
+from html import unescape
 
-from pipeline.reporting.laboratory.brief import in_brief
+from pipeline.grid import Cell, cells
+from pipeline.reporting.laboratory.brief import claims_of, claims_table, in_brief
 from pipeline.reporting.laboratory.page import write_laboratory
+from pipeline.reporting.laboratory.results import read_laboratory
 from pipeline.reporting.page import write_report
 from pipeline.reporting.read import read_study
 from tests.laboratory_files import write_laboratory_files
@@ -36,3 +39,32 @@ def test_a_laboratory_of_another_profile_says_so_in_the_report(reports):
     said = "\n".join(in_brief(read_study(reports), reports)["What each cell minimises"])
     assert "This laboratory is of profile smoke, this page is of default" in said
     assert said.count(WARNING) >= 2
+
+
+def test_claims_of_a_cell_are_those_of_the_table_of_claims(tmp_path):
+    write_laboratory_files(tmp_path)
+    found = read_laboratory(tmp_path)
+    by_cell = {cell: claims_of(found, cell) for cell in cells()}
+    assert {cell for cell, said in by_cell.items() if said} == {found.place(row.cell) for row in found.judged}
+    every = [one for said in by_cell.values() for one in said]
+    table = claims_table(found)
+    assert len(every) == table.count("<tr>") - 1
+    for one in every:
+        assert all(words in unescape(table) for words in (one.claimed, *one.minimises))
+    for reading, verdict in (("table", "by_table"), ("text", "by_text")):
+        told = sorted(claim.verdict for claim in found.claims if claim.reading == reading)
+        assert sorted(vars(one)[verdict] for one in every if one.claimed) == told
+
+
+def test_claims_of_a_cell_tell_its_settings_apart(tmp_path):
+    write_laboratory_files(tmp_path)
+    found = read_laboratory(tmp_path)
+    (elbo,) = claims_of(found, Cell("bidirectional", "l2"))
+    assert (elbo.setting, elbo.claimed, elbo.by_table) == ("ELBO weights", "forward KL", "confirmed")
+    adversarial = {one.setting: one for one in claims_of(found, Cell("bidirectional", "gan"))}
+    assert set(adversarial) == {"saturating", "non-saturating"}
+    assert adversarial["non-saturating"].minimises == ("noise-averaged softened reverse KL",)
+    assert {(one.claimed, one.by_table, one.by_text) for one in adversarial.values()} == {("", "", "")}
+    (dmd,) = claims_of(found, Cell("self_forcing", "dmd"))
+    assert (dmd.setting, dmd.by_table, dmd.derivation) == ("", "refuted", "confirmed")
+    assert claims_of(found, Cell("self_forcing", "gan")) == []

@@ -58,6 +58,12 @@ def subject(name: str) -> str:
     return f"{said} {WEIGHTS.get(switch, switch.replace('_', '-'))}".strip()
 
 
+def setting(name: str) -> str:
+    """What a subject has in brackets, for people: a switch of its method or loss; empty where it has none."""
+    switch = re.search(r"\(.*?\)", name)
+    return WEIGHTS.get(switch[0], switch[0].replace("_", "-")).strip("()") if switch else ""
+
+
 def minimised(found: Laboratory, rows: Sequence[Judged]) -> list[str]:
     """Where the cells settled, each objective once."""
     ends = dict.fromkeys(found.settled_on(row) for row in rows)

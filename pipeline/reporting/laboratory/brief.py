@@ -1,10 +1,12 @@
 """The laboratory in brief, as the report shows it first: the answer, the table of claims and the map of optima."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from pipeline.laboratory.verdicts import Verdict
+from pipeline.grid import Cell
+from pipeline.laboratory.verdicts import Judgement, Verdict, over_processes
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.laboratory import answers, method, words
 from pipeline.reporting.laboratory.maps import draw_map, objectives_on
@@ -36,6 +38,48 @@ MAP_CAPTION = """The map of optima. A student is a point; circles are the predic
 that no label names, and an arrow points to what lies below the map. A line is the training of one seed, smoothed; a
 filled mark is where a cell has settled, with its 95 % interval over seeds: its shape is the method, its colour the
 loss. Hollow marks: critics that learn instead of exact ones."""
+
+
+@dataclass(frozen=True)
+class ClaimOfCell:
+    """What was said of a cell of the grid in one setting of its loss or method, and what the laboratory found.
+
+    Words are those of the table of claims; a verdict is confirmed, refuted or undecided. Empty where nothing was
+    said.
+    """
+
+    setting: str  # like ELBO weights; empty where there is one only
+    claimed: str  # of clean clips, as the post's table has it; its text has the same averaged over noise
+    by_table: str  # the verdict
+    by_text: str
+    minimises: tuple[str, ...]  # where its students settled, each objective once
+    derivation: str  # the verdict on what this project derives instead, of all processes together
+
+
+def claims_of(found: Laboratory, cell: Cell) -> list[ClaimOfCell]:
+    """A setting of the cell each, also those of which nothing was said; none where nothing was measured."""
+    return [_of_cell(found, row) for row in answers.rows_of(found) if cell in _places(found, row)]
+
+
+def _places(found: Laboratory, row: answers.Row) -> set[Cell]:
+    return {found.place(one.cell) for one in row.measured}
+
+
+def _of_cell(found: Laboratory, row: answers.Row) -> ClaimOfCell:
+    verdicts = {claim.reading: claim.verdict for claim in row.claims}
+    judged = {
+        f"{one.cell} on {one.process}": Judgement(Verdict(one.derived_verdict), one.derived_reason)
+        for one in row.measured
+        if one.derived_verdict
+    }
+    return ClaimOfCell(
+        setting=answers.setting(row.subject),
+        claimed=words.objective(row.claims[0].claimed) if row.claims else "",
+        by_table=verdicts.get("table", ""),
+        by_text=verdicts.get("text", ""),
+        minimises=tuple(answers.minimised(found, row.measured)),
+        derivation=over_processes(judged).verdict.value if judged else "",
+    )
 
 
 def in_brief(study: Study, reports: Path) -> dict[str, list[str]]:
