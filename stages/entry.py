@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from pipeline.config import Params, load_params
 from pipeline.interfaces import Progress
+from pipeline.machine import machine
 from pipeline.unit import Work, digest_of, run_unit, write_json
 
 ARTIFACTS, REPORTS = Path("artifacts"), Path("reports")
@@ -51,6 +52,7 @@ def publish(
         "timing": json.loads((directory / "timing.json").read_text()),
         "has_curve": has_curve,
         "products": {path.name: digest_of(path) for path in sorted(out.glob("*"))},
+        "machine": machine(),
     }
     write_json(report / "record.json", record)
     if has_curve:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from pipeline.interfaces import Progress
+from pipeline.machine import machine
 from pipeline.unit import Work, digest_of, run_unit
 from sweeps.parallel import OnShare, Run, in_parallel
 
@@ -118,11 +119,12 @@ def check_inputs(artifacts: Path, *, teachers: tuple[str, ...] = ()) -> None:
 
 
 def about(made: Mapping[Any, Made], failed: Mapping[Any, str]) -> dict[str, Any]:
-    """What the units of a sweep were made from: versions and revisions, and why some were not."""
+    """What the units of a sweep were made from: versions and revisions, the machine, and why some were not."""
     units = [unit["unit"] for parts in made.values() for unit in parts.values()]
     revisions = {json.dumps(unit["revision"], sort_keys=True) for unit in units}
     return {
         "versions": units[0]["versions"],
         "revisions": [json.loads(revision) for revision in sorted(revisions)],
+        "machine": machine(),
         "failed": {str(key): reason for key, reason in failed.items()},
     }

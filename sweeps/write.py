@@ -28,6 +28,7 @@ from sweeps.trial import CURVES, Result, Row, Task
 
 PHASES = (START_PHASE, DEFAULT_PHASE, TUNING_PHASE, TUNED_PHASE)
 COMPARED = (DEFAULT_PHASE, TUNED_PHASE)
+DRIFT = {"window": ("start", "fvd"), "frame": ("index", "distance")}  # names of the evaluation's lists
 COSTS = ("student_updates", "critic_updates", "clips_seen")
 Scores = dict[str, dict[str, dict[str, list[float]]]]  # by phase, metric and cell: one a seed
 
@@ -57,6 +58,7 @@ def write(
         "ranks": list(rank_rows(params, scores)),
         "orders": list(order_rows(params, scores)),
         "audit": [row for phase, a, b, some in found for row in audit_rows(phase, a, b, some)],
+        "drift": [row for trial in trials if trial in results for row in drift_rows(trial, results[trial])],
         "curves": [curve_row(trial, row) for trial in trials if trial in results for row in results[trial].curve],
     }
     for name, rows in tables.items():
@@ -107,6 +109,12 @@ def measures_of(result: Result) -> dict[str, float]:
     }
 
 
+def sampling_of(result: Result) -> Row:
+    """What sampling took, while other trials ran on the same machine."""
+    sampling = result.made["evaluate"]["metrics"]["sampling"]
+    return {"latency_ms": 1000 * sampling["latency_s"], "frames_per_s": sampling["frames_per_s"]}
+
+
 def seconds_of(result: Result) -> float:
     """Of both units, over all their interruptions."""
     return sum(parts["timing"]["seconds"] for parts in result.made.values())
@@ -137,6 +145,7 @@ def row_of(trial: Trial, task: Task, result: Result | None, reason: str | None) 
         **{name: trained.get(name, 0) for name in COSTS},
         "tflop": round(trained.get("flops", 0) / 1e12, 3),
         "seconds": round(made["train"]["timing"]["seconds"], 1) if trained else 0.0,
+        **sampling_of(result),
         "evaluate_seconds": round(made["evaluate"]["timing"]["seconds"], 1),
         "train_fingerprint": made["train"]["unit"]["fingerprint"] if trained else None,
         "evaluate_fingerprint": made["evaluate"]["unit"]["fingerprint"],
@@ -219,6 +228,16 @@ def audit_rows(phase: str, a: str, b: str, found: list[Difference]) -> Iterator[
     """A difference each."""
     for one in found:
         yield {"phase": phase, "a": a, "b": b, **one._asdict()}
+
+
+def drift_rows(trial: Trial, result: Result) -> Iterator[Row]:
+    """Distances along the rollout, judged on the test clips: of windows, by first frame, and of single frames."""
+    measured = result.made["evaluate"]["metrics"]
+    name = {**trial.cell._asdict(), "phase": trial.phase, "seed": trial.seed}
+    for measure, (at, distance) in DRIFT.items() if trial.phase != TUNING_PHASE else ():
+        found = measured[f"{measure}s"]
+        for place, value, floor in zip(found[at], found[distance], found["floor"], strict=True):
+            yield {**name, "measure": measure, "at": place, "distance": value, "floor": floor}
 
 
 def curve_row(trial: Trial, row: Row) -> Row:

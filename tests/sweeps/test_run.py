@@ -123,7 +123,7 @@ def test_a_unit_that_lost_a_product_is_made_again(calls, units):
     (units / "evaluate" / lost["evaluate_fingerprint"] / "show" / "samples.npz").unlink()
     assert sweep() == 0
     assert len(calls) == 1
-    made_anew = ("evaluate_seconds",)
+    made_anew = ("evaluate_seconds", "latency_ms", "frames_per_s")
     assert [{k: v for k, v in row.items() if k not in made_anew} for row in table("trials")] == [
         {k: v for k, v in row.items() if k not in made_anew} for row in written
     ]
@@ -288,3 +288,18 @@ def test_storage_that_cannot_be_written_is_one_line(calls, tmp_path):
     with pytest.raises(ValueError, match=r"sweep\.storage must be an address where files can be written"):
         run.main(parse_params(params))
     assert calls == []
+
+
+@pytest.mark.slow
+def test_drift_tells_every_window_and_frame_of_what_the_test_clips_judge(calls):
+    sweep()
+    rows, trials = table("drift"), [row for row in table("trials") if row["phase"] != "tuning"]
+    keys = ("method", "loss", "phase", "seed")
+    assert {tuple(row[name] for name in keys) for row in rows} == {tuple(row[n] for n in keys) for row in trials}
+    firsts = {tuple(row[n] for n in keys): row for row in rows if (row["measure"], row["at"]) == ("window", "1")}
+    assert len(firsts) == len(trials)
+    for trial in trials:
+        frames = [row["at"] for row in rows if all(row[n] == trial[n] for n in keys) and row["measure"] == "frame"]
+        assert frames == [str(frame + 1) for frame in range(len(frames))]
+        assert float(trial["latency_ms"]) > 0
+        assert float(trial["frames_per_s"]) > 0
