@@ -1,6 +1,5 @@
 """What the front door can do: one entry of TASKS each, as commands that run inside the environment."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import dashboard
+from pipeline.command_line import USAGE_ERROR, Parser
 from pipeline.environment import PROJECT, SetupError, end_with_parent, ensure_environment, say
 
-USAGE_ERROR = 2
 INTERRUPTED = 130
 MAX_TEST_WORKERS = 4
 
@@ -251,14 +250,12 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def parser_of(name: str) -> argparse.ArgumentParser:
+def parser_of(name: str) -> Parser:
     task = TASKS[name]
     epilog = f"example: python3 -m pipeline {task.example}"
     if task.passes_on:
         epilog += f"    Further arguments go to {task.passes_on}."
-    parser = argparse.ArgumentParser(
-        f"python3 -m pipeline {name}", description=task.summary, epilog=epilog, allow_abbrev=False
-    )
+    parser = Parser(f"python3 -m pipeline {name}", description=task.summary, epilog=epilog, allow_abbrev=False)
     parser.set_defaults(profile="default", port=0)
     if task.has_profile:
         parser.add_argument(

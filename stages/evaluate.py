@@ -1,11 +1,13 @@
 """Measure a checkpoint against the test clips: python -m stages.evaluate CHECKPOINT"""
 
 from pipeline.config import Params
+from pipeline.rules import one_of
 from pipeline.unit import PROJECT
 from stages.entry import ARTIFACTS, publish, stage
 
 
 def main(params: Params, name: str) -> None:
+    one_of(params.checkpoints, checkpoint=name)
     checkpoint = params.checkpoints[name]
     inputs = {
         "clips": ARTIFACTS / "prepare",

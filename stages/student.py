@@ -6,10 +6,12 @@ distill: (its method, LOSS), from where init begins. rollout: (self_forcing, LOS
 from pathlib import Path
 
 from pipeline.config import Params
+from pipeline.rules import one_of
 from stages.entry import ARTIFACTS, publish, stage
 
 
 def main(params: Params, name: str, loss: str) -> None:
+    one_of(params.students(name).losses, loss=loss)
     origin = {"distill": Path("init"), "rollout": Path("distill", loss)}[name]
     inputs = {"codec": ARTIFACTS / "codec", "init": ARTIFACTS / origin}
     teacher = params.student_teacher(name, loss)

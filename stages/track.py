@@ -3,21 +3,19 @@
 Works on the workspace in the current directory. MLFLOW_TRACKING_URI names another store than its mlflow.db.
 """
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
+from pipeline.command_line import parser_of
 from pipeline.dashboard import MARK
 from pipeline.tracking import Tracked, is_server, track
 from pipeline.unit import work_root, write_json
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m stages.track", description=__doc__)
-    parser.add_argument("--every", type=float, metavar="SECONDS", help="go on, and follow running units")
-    options = parser.parse_args()
+    options = parser_of("stages.track").parse_args()
     workspace, uri = Path.cwd(), os.environ.get("MLFLOW_TRACKING_URI")
     tracked = track(workspace, work_root(), uri=uri)
     (workspace / "reports").mkdir(exist_ok=True)

@@ -88,6 +88,17 @@ def test_an_unknown_option_is_refused_where_nothing_is_passed_on(started, capsys
     assert not started
 
 
+@pytest.mark.parametrize("arguments", [["ui", "--port", "x"], ["repro", "--profile"]])
+def test_an_option_without_its_value_is_one_line_and_exit_code_2(arguments, started, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert arguments[1] in said
+    assert said.count("\n") == 1
+    assert not started
+
+
 def test_an_old_python_gets_a_sentence():
     source = (PROJECT / "pipeline" / "__main__.py").read_text()
     ast.parse(source, feature_version=(3, 6))
