@@ -10,7 +10,7 @@ import pytest
 from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.records import DamagedRecordError
-from pipeline.reporting.laboratory.figures import rarest, rolled
+from pipeline.reporting.laboratory.figures import rarest
 from pipeline.reporting.laboratory.laws import ellipse, mode_shares, of_process, of_student
 from pipeline.reporting.laboratory.maps import (
     Site,
@@ -19,11 +19,12 @@ from pipeline.reporting.laboratory.maps import (
     mark,
     objectives_on,
     sites_of,
-    smoothed,
     stacked,
 )
 from pipeline.reporting.laboratory.neural import neural_sections, read_neural
 from pipeline.reporting.laboratory.results import read_laboratory
+from pipeline.reporting.laboratory.rollouts import rolled
+from pipeline.reporting.laboratory.shown import WAY_POINTS, smoothed, thinned
 from pipeline.reporting.style import HUES
 from tests.laboratory_files import OPTIMA, write_laboratory_files
 
@@ -193,9 +194,19 @@ def test_colour_is_the_loss_and_marker_the_method(found):
 
 
 def test_a_smoothed_way_begins_where_it_begins_and_tends_to_where_it_stays():
-    across, up = smoothed([(0.0, 1.0)] + [(1.0, 0.0)] * 40)
-    assert (across[0], up[0]) == (0.0, 1.0)
-    assert (across[1], across[-1], up[-1]) == pytest.approx((0.3, 1.0, 0.0), abs=1e-5)
+    way = smoothed([(0, {"m": 0.0, "s": 1.0})] + [(step, {"m": 1.0, "s": 0.0}) for step in range(1, 41)])
+    assert way[0] == (0, {"m": 0.0, "s": 1.0})
+    assert (way[1][1]["m"], way[-1][1]["m"], way[-1][1]["s"]) == pytest.approx((0.3, 1.0, 0.0), abs=1e-5)
+    assert [step for step, _ in way] == list(range(41))
+
+
+@pytest.mark.parametrize("length", [1, 2, 19, 20, 21, 40, 41, 100])
+def test_a_thinned_way_keeps_its_ends_and_has_few_points(length):
+    way = [(step, {"m": float(step)}) for step in range(length)]
+    few = thinned(way)
+    assert (few[0], few[-1]) == (way[0], way[-1])
+    assert len(few) == len({step for step, _ in few}) == min(length, len(few)) <= WAY_POINTS
+    assert few == way or len(few) > WAY_POINTS / 2
 
 
 def test_roll_outs_are_means_over_seeds(found):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pipeline.laboratory.verdicts import Verdict
 from pipeline.losses import LOSSES
 from pipeline.reporting.laboratory import words
-from pipeline.reporting.laboratory.figures import rarest, rolled, with_modes
+from pipeline.reporting.laboratory.figures import rarest, with_modes
 from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory
+from pipeline.reporting.laboratory.rollouts import rolled
 from pipeline.reporting.laboratory.tables import Claim
 
 SOURCE = "https://markogata.com/projects/2025/arvideolandscape/"

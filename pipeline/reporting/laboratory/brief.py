@@ -33,11 +33,12 @@ th, table.wordy td { display: block; } table.wordy thead { display: none; } tabl
 .15rem 0; } table.wordy td::before { content: attr(data-label) ": "; color: var(--faint); } table.wordy tbody th
 { border: 0; font-size: 1rem; padding: .9rem 0 .1rem; } table.wordy tr { border-bottom: 1px solid var(--line);
 padding-bottom: .6rem; } }"""
-MAP_CAPTION = """The map of optima. A student is a point; circles are the predicted optima of objectives
-(&ldquo;+5&rdquo;: five more share it; &ldquo;noised&rdquo;: averaged over noise levels), small grey dots those
-that no label names, and an arrow points to what lies below the map. A line is the training of one seed, smoothed; a
-filled mark is where a cell has settled, with its 95 % interval over seeds: its shape is the method, its colour the
-loss. Hollow marks: critics that learn instead of exact ones."""
+MAP_CAPTION = """The map of optima, in the parameters of the student, which have the units of a pixel. A student
+is a point; circles are the predicted optima of objectives (&ldquo;+5&rdquo;: five more share it;
+&ldquo;noised&rdquo;: averaged over noise levels), small grey dots those that no label names, and an arrow
+points to what lies below the map. A line is the training of one seed, smoothed; a filled mark is where a cell
+has settled, the mean of {seeds} with its 95 % interval: its shape is the method, its colour the loss, and its
+name stands beside it. Hollow marks: critics that learn instead of exact ones."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ClaimOfCell:
     by_text: str
     minimises: tuple[str, ...]  # where its students settled, each objective once
     derivation: str  # the verdict on what this project derives instead, of all processes together
+    cells: tuple[str, ...]  # of the laboratory, by name
 
 
 def claims_of(found: Laboratory, cell: Cell) -> list[ClaimOfCell]:
@@ -79,6 +81,7 @@ def _of_cell(found: Laboratory, row: answers.Row) -> ClaimOfCell:
         by_text=verdicts.get("text", ""),
         minimises=tuple(answers.minimised(found, row.measured)),
         derivation=over_processes(judged).verdict.value if judged else "",
+        cells=tuple(dict.fromkeys(one.cell for one in row.measured)),
     )
 
 
@@ -105,7 +108,7 @@ def in_brief(study: Study, reports: Path) -> dict[str, list[str]]:
             answer_list(found, with_learned=False),
             f"<p>{link} <code>{COMMAND}</code> makes it.</p>",
             claims_table(found, brief=True),
-            narrow(picture(drawn, warned(found.warning, MAP_CAPTION))),
+            narrow(map_picture(found, drawn)),
         ]
     }
 
@@ -119,6 +122,11 @@ def answer_list(found: Laboratory, *, with_learned: bool = True) -> str:
 def failures(found: Laboratory) -> list[str]:
     """What a reader must know before the numbers."""
     return [f'<p class="warning">{escape(f"{name} failed: {why}")}</p>' for name, why in found.failed.items()]
+
+
+def map_picture(found: Laboratory, path: Path) -> str:
+    """The map with what its marks mean."""
+    return picture(path, warned(found.warning, MAP_CAPTION.format(seeds=found.seeds)), command=COMMAND)
 
 
 def draw_maps(found: Laboratory, figures: Path) -> dict[str, Path]:

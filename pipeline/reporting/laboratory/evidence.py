@@ -1,26 +1,15 @@
 """What students say of the tempting claims: judged, in sentences, and drawn."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from pipeline.laboratory.verdicts import (
-    Judgement,
-    Optima,
-    Parameters,
-    judge,
-    judge_none,
-    over_processes,
-    to_objective,
-)
+from pipeline.laboratory.verdicts import Judgement, Optima, judge, judge_none, over_processes, to_objective
 from pipeline.reporting.laboratory import words
 from pipeline.reporting.laboratory.figures import draw_clips, draw_fits
-from pipeline.reporting.laboratory.maps import draw_map, hue
+from pipeline.reporting.laboratory.maps import draw_map
 from pipeline.reporting.laboratory.questions import NONE, QUESTIONS, RESTORED, Question
 from pipeline.reporting.laboratory.results import EXACT, Judged, Laboratory
-from pipeline.reporting.style import INK
 
 OF_CLIPS = ("by_frame", "restored")  # questions that two frames of a clip show best
 
@@ -94,11 +83,10 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
     ]
     named |= {row.derived for row in others}
     shown = [*rows, *others]
+    expected = [name for name in dict.fromkeys(supposed(one, row) for row in rows) if name != NONE]
     if "m" in rows[0].at:
-        fits = _fits(found, rows, one)
-        paths.append(draw_fits(found, process, fits, directory / f"laboratory_{name}_laws.svg"))
+        paths.append(draw_fits(found, rows, expected, directory / f"laboratory_{name}_laws.svg"))
     elif "m1" in rows[0].at:
-        expected = [name for name in dict.fromkeys(supposed(one, row) for row in rows) if name != NONE]
         paths.append(draw_clips(found, shown, expected, directory / f"laboratory_{name}_laws.svg"))
     paths.append(draw_map(found, shown, directory / f"laboratory_{name}_map.svg", named=named))
     return paths
@@ -139,16 +127,3 @@ def _is_beside(found: Laboratory, row: Judged, one: Answered) -> bool:
     if one.question.name == "detached":
         return place.method == "self_forcing"
     return place.method == found.place(one.rows[0].cell).method
-
-
-def _fits(found: Laboratory, rows: Sequence[Judged], one: Answered) -> dict[str, tuple[Parameters, str, Any]]:
-    """Label -> parameters, colour and line: what is supposed dashed, the student in full."""
-    lines = ("-", (0, (4, 1.2)), (0, (1, 1)))
-    fits: dict[str, tuple[Parameters, str, Any]] = {}
-    for row in rows:
-        name = supposed(one, row)
-        label = f"optimum of {words.objective(name, short=True)}"
-        fits[label] = (found.best(row.process)[name], INK, lines[1 + len(fits) % 2])
-    for number, row in enumerate(rows):
-        fits[words.cell(row.cell, short=True)] = (row.at, hue(found, row.cell), lines[number % len(lines)])
-    return fits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.laboratory.verdicts import SAME, Parameters, distance
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
-from pipeline.reporting.laboratory import words
+from pipeline.reporting.laboratory import shown, words
 from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory, plane_of
 from pipeline.reporting.style import FAINT, FLOOR, HUES, INK, MARKERS, new_figure, save
 
@@ -35,8 +35,8 @@ AXES = {  # of a map
 BASIC = ("forward_kl", "reverse_kl", "jensen_shannon", "softened_reverse_kl")
 ENTROPY = "entropy_"
 MIN_SITES, ALONE = 5, 1 / 3  # of a map that leaves a place out, and the share of it that this would take
-NEW = 0.3  # share of the newest point in a smoothed way
 MARGIN, LEAST_ROOM = 0.07, 0.015  # around what is on a map: of the range, and at the least
+Ways = dict[tuple[str, str], list[tuple[int, list[tuple[int, Parameters]]]]]  # of cell and critics: seed, line
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,11 @@ def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Co
     beside.set(xlim=(0, (WIDTH - start) * POINTS), ylim=(0, height * POINTS))
     beside.axis("off")
     others = [at for name, at in found.best(process).items() if name not in named]
-    _draw_ways(axis, found, process, rows, plane)
-    shown = [site.at for site in sites if not site.is_below]
-    _frame(axis, [*shown, *(row.at for row in rows if (row.cell, row.critics) not in below)], plane)
+    ways = ways_of(found, process, plane)
+    for row in rows:
+        _draw_cell(axis, found, row, [way for (_, way) in ways.get((row.cell, row.critics), ())], plane)
+    above = [site.at for site in sites if not site.is_below]
+    _frame(axis, [*above, *(row.at for row in rows if (row.cell, row.critics) not in below)], plane)
     for at in others:
         axis.plot(at[plane[0]], at[plane[1]], "o", markersize=2.6, color=FLOOR, zorder=2)
     for site in sites:
@@ -127,7 +129,26 @@ def draw_map(found: Laboratory, rows: Sequence[Judged], path: Path, *, named: Co
     axis.tick_params(labelsize=7)
     axis.locator_params(axis="x", nbins=5)
     _label(axis, beside, sites, blocks, plane, found)
-    return save(figure, path, found)
+    return save(figure, path, found, _data(found, rows, sites, ways, plane))
+
+
+def _data(
+    found: Laboratory, rows: Sequence[Judged], sites: Sequence[Site], ways: Ways, plane: tuple[str, str]
+) -> list[shown.Row]:
+    """Predicted optima, then where cells have settled, then the lines."""
+    process = rows[0].process
+    optima = [shown.of_optimum(process, name, _on(at, plane)) for name, at in found.best(process).items()]
+    local = [site for site in sites if site.is_local]
+    optima += [
+        shown.of_optimum(process, site.objectives[0], _on(site.at, plane), mark="local optimum") for site in local
+    ]
+    lines = [
+        point
+        for row in rows
+        for seed, way in ways.get((row.cell, row.critics), ())
+        for point in shown.of_way(row, seed, way)
+    ]
+    return [*optima, *(shown.of_cell(row, plane) for row in rows), *lines]
 
 
 def ended_above(sites: Sequence[Site], up: str) -> list[Site]:
@@ -150,33 +171,40 @@ def _frame(axis: "Axes", shown: Sequence[Parameters], plane: tuple[str, str]) ->
         fix(min(values) - room, max(values) + room)
 
 
-def _draw_ways(
-    axis: "Axes", found: Laboratory, process: str, rows: Sequence[Judged], plane: tuple[str, str]
+def ways_of(found: Laboratory, process: str, plane: tuple[str, str]) -> Ways:
+    """By cell and critics, of every seed the line of its training as it is drawn."""
+    by_seed: dict[tuple[str, str, int], list[tuple[int, Parameters]]] = {}
+    for one in found.curves:
+        if one.process == process:
+            by_seed.setdefault((one.cell, one.critics, one.seed), []).append((one.step, _on(one.at, plane)))
+    ways: Ways = {}
+    for (cell, critics, seed), way in by_seed.items():
+        ways.setdefault((cell, critics), []).append((seed, shown.thinned(shown.smoothed(way))))
+    return ways
+
+
+def _on(at: Parameters, plane: tuple[str, str]) -> Parameters:
+    return {name: at[name] for name in plane}
+
+
+def _draw_cell(
+    axis: "Axes",
+    found: Laboratory,
+    row: Judged,
+    ways: Sequence[Sequence[tuple[int, Parameters]]],
+    plane: tuple[str, str],
 ) -> None:
-    ways: dict[tuple[str, str, int], list[Parameters]] = {}
-    for step in found.curves:
-        if step.process == process:
-            ways.setdefault((step.cell, step.critics, step.seed), []).append(step.at)
-    for row in rows:
-        colour = hue(found, row.cell)
-        for (cell, critics, _), way in ways.items():
-            if (cell, critics) == (row.cell, row.critics):
-                style = {EXACT: "-", LEARNED: (0, (1, 1.4))}[critics]
-                line: Any = {"color": colour, "linewidth": 0.9, "alpha": 0.45, "linestyle": style}
-                axis.plot(*smoothed([_in(at, plane) for at in way]), zorder=3, **line)
-        (x, y), (wide, high) = _in(row.at, plane), _in(row.half_width, plane)
-        if math.isfinite(wide + high):  # of one seed there is none
-            axis.errorbar(x, y, xerr=wide, yerr=high, color=colour, linewidth=1, zorder=6)
-        look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour, "mew": 1}
-        axis.plot(x, y, mark(found, row.cell), markersize=4.6, zorder=7, **look)
-
-
-def smoothed(way: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """A running mean of where the parameters were: single updates are noisy. First across, then up."""
-    along: list[tuple[float, float]] = [way[0]]
-    for x, y in way[1:]:
-        along.append((along[-1][0] + NEW * (x - along[-1][0]), along[-1][1] + NEW * (y - along[-1][1])))
-    return [x for x, _ in along], [y for _, y in along]
+    """Its lines, and where it has settled, with the interval."""
+    colour = hue(found, row.cell)
+    style = {EXACT: "-", LEARNED: (0, (1, 1.4))}[row.critics]
+    line: Any = {"color": colour, "linewidth": 0.9, "alpha": 0.45, "linestyle": style}
+    for way in ways:
+        axis.plot(*([at[name] for _, at in way] for name in plane), zorder=3, **line)
+    (x, y), (wide, high) = _in(row.at, plane), _in(row.half_width, plane)
+    if math.isfinite(wide + high):  # of one seed there is none
+        axis.errorbar(x, y, xerr=wide, yerr=high, color=colour, linewidth=1, zorder=6)
+    look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour, "mew": 1}
+    axis.plot(x, y, mark(found, row.cell), markersize=4.6, zorder=7, **look)
 
 
 def _lines(site: Site, plane: tuple[str, str]) -> list[tuple[str, Judged | None]]:
@@ -227,7 +255,7 @@ def _label(
             colour = hue(found, row.cell)
             look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour}
             beside.plot(9, y, mark(found, row.cell), markersize=4.2, clip_on=False, **look)
-            beside.text(15, y, text, fontsize=FONT, va="center", color=colour)
+            beside.text(15, y, text, fontsize=FONT, va="center")
 
 
 def stacked(wanted: Sequence[float], sizes: Sequence[float], height: float) -> list[float]:

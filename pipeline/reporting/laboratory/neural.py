@@ -17,7 +17,7 @@ from pipeline.reporting.laboratory.neural_figures import (
     draw_steps,
 )
 from pipeline.reporting.laboratory.neural_tables import Bias, Divergence, ModeShare, StepKl, by_cell
-from pipeline.reporting.laboratory.results import Laboratory
+from pipeline.reporting.laboratory.results import COMMAND, Laboratory
 from pipeline.reporting.laboratory.tables import read_table
 from pipeline.reporting.markup import picture, table, warned
 
@@ -28,16 +28,18 @@ FILES: dict[str, type] = {
     "estimators": Bias,
 }
 CAPTIONS = {
-    "neural": """Divergences of neural students from data, in nats a clip, a mark a seed with its 95 % interval over
-draws. Filled: by both densities, exact but for the draws. Hollow: a lower bound by a classifier, of students whose
-density is not known.""",
-    "neural_modes": """Which share of each neural student's clips lies in the mode that is rarest in data, a mark a
-seed; the dashed line is the share that it has among data.""",
+    "neural": """Divergences of neural students from data, in nats a clip, a mark for each of {num_seeds} seeds with
+its 95 % interval over draws. Filled: by both densities, exact but for the {num_paths:,} draws. Hollow: a lower
+bound by a classifier on {num_samples:,} clips, of students whose density is not known.""",
+    "neural_modes": """Which share of each neural student's clips lies in the mode that is rarest in data, a mark
+for each of {num_seeds} seeds, {num_samples:,} clips a seed; the dashed line is the share that it has among
+data.""",
     "neural_steps": """The KL by frame, summed so far; the sum over all frames is that of the clip. Above: after
-true contexts, the forward KL. Below: after the student's own, the reverse KL. Means over seeds.""",
+true contexts, the forward KL. Below: after the student's own, the reverse KL. Means over {num_seeds} seeds, and
+the least and the greatest of them.""",
     "estimators": """Estimate less exact value, on pairs whose divergence is known, against the number of draws: the
-mean of repeats with its 95 % interval. In full: by both densities; dashed: the classifier's bound, which is too low
-by design, the more so the fewer the draws.""",
+mean of {bias_repeats} repeats with its 95 % interval. In full: by both densities; dashed: the classifier's
+bound, which is too low by design, the more so the fewer the draws.""",
 }
 
 
@@ -62,6 +64,7 @@ def read_neural(directory: Path) -> Neural:
 def neural_sections(found: Laboratory, directory: Path, figures: Path) -> dict[str, list[str]]:
     """By title; nothing where nothing was run."""
     neural = read_neural(directory)
+    run = found.params["neural"]
     drawn = {name: figures / f"{PREFIX}{name}.svg" for name in FILES if vars(neural)[name]}
     if "neural" in drawn:
         draw_neural(found, neural.neural, drawn["neural"])
@@ -71,7 +74,10 @@ def neural_sections(found: Laboratory, directory: Path, figures: Path) -> dict[s
         draw_steps(found, neural.neural_steps, drawn["neural_steps"])
     if "estimators" in drawn:
         draw_estimators(found, neural.estimators, drawn["estimators"])
-    shown = {name: narrow(picture(path, warned(found.warning, CAPTIONS[name]))) for name, path in drawn.items()}
+    shown = {
+        name: narrow(picture(path, warned(found.warning, CAPTIONS[name].format(**run)), command=COMMAND))
+        for name, path in drawn.items()
+    }
     parts: dict[str, list[str]] = {}
     if neural.neural:
         processes = ", ".join(sorted({row.process for row in neural.neural}))

@@ -9,10 +9,10 @@ import numpy as np
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
 from pipeline.reporting.laboratory import words
-from pipeline.reporting.laboratory.figures import LEADER
 from pipeline.reporting.laboratory.maps import FONT, WIDTH, stacked
 from pipeline.reporting.laboratory.neural_tables import Bias, Divergence, ModeShare, StepKl, by_cell
 from pipeline.reporting.laboratory.results import Laboratory
+from pipeline.reporting.laboratory.rollouts import LEADER
 from pipeline.reporting.style import FAINT, HUES, INK, MARKERS, new_figure, save, without_grid
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def draw_neural(found: Laboratory, rows: Sequence[Divergence], path: Path) -> Pa
         without_grid(axis, "y")
     _name_rows(axes[0], cells)
     figure.supxlabel("nats a clip", fontsize=8)
-    return save(figure, path, found)
+    return save(figure, path, found, [vars(row) for row in rows if row.divergence in names])
 
 
 def _name_rows(axis: "Axes", cells: Sequence[str]) -> None:
@@ -69,10 +69,9 @@ def draw_neural_modes(found: Laboratory, rows: Sequence[ModeShare], path: Path) 
     cells = list(by_cell(rows))
     figure = new_figure(WIDTH, ROW * len(cells) + 0.7 + _head(found))
     axis = figure.add_subplot()
-    for place, cell in enumerate(cells):
-        for row in rows:
-            if row.cell == cell and row.mode == least.mode:
-                axis.plot(row.share, place, markersize=5, linestyle="none", **look(cell))
+    of_mode = [row for row in rows if row.mode == least.mode]
+    for row in of_mode:
+        axis.plot(row.share, cells.index(row.cell), markersize=5, linestyle="none", **look(row.cell))
     axis.axvline(least.data_share, color=INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     _name_rows(axis, cells)
     axis.set_xlim(0, 1.08 * axis.get_xlim()[1])
@@ -80,31 +79,44 @@ def draw_neural_modes(found: Laboratory, rows: Sequence[ModeShare], path: Path) 
     axis.set_xlabel(f"share of clips in a mode of {words.share(least.data_share)} of data", fontsize=8)
     axis.tick_params(axis="x", labelsize=7.5)
     without_grid(axis, "y")
-    return save(figure, path, found)
+    return save(figure, path, found, [vars(row) for row in of_mode])
 
 
 def draw_steps(found: Laboratory, rows: Sequence[StepKl], path: Path) -> Path:
-    """A panel for contexts of either kind: the KL by frame, summed so far, a line a cell."""
+    """A panel for contexts of either kind: the KL by frame, summed so far, a line a cell, with its seeds' ends."""
     kinds = [kind for kind in CONTEXTS if any(row.contexts == kind for row in rows)]
     figure = new_figure(WIDTH, 2.5 * len(kinds) + _head(found))
     figure.set_layout_engine("none")
     place = {"left": 0.11, "right": 0.64, "top": 0.87 if found.warning else 0.92, "bottom": 0.09, "hspace": 0.32}
     axes = figure.subplots(len(kinds), 1, squeeze=False, gridspec_kw=place)[:, 0]
+    data = []
     for axis, kind in zip(axes, kinds, strict=True):
         ends = {}
         for cell, own in by_cell([row for row in rows if row.contexts == kind]).items():
-            frames = sorted({row.frame for row in own})
-            means = [np.mean([row.value for row in own if row.frame == frame]) for frame in frames]
-            so_far = np.cumsum(means)
-            axis.plot([frame + 1 for frame in frames], so_far, markersize=4, **look(cell))
-            ends[cell] = float(so_far[-1])
+            sums = _so_far(own)
+            data += [{"cell": cell, "contexts": kind, "frame": frame, **at} for frame, at in sums.items()]
+            value, least, most = (np.array([at[key] for at in sums.values()]) for key in ("value", "least", "most"))
+            errors = [value - least, most - value]
+            axis.errorbar(list(sums), value, yerr=errors, markersize=4, elinewidth=0.8, clip_on=False, **look(cell))
+            ends[cell] = float(value[-1])
         axis.set_yscale("symlog", linthresh=LINEAR)
         axis.set_title(CONTEXTS[kind], fontsize=8.5)
         axis.locator_params(axis="x", integer=True)
+        axis.set_xlim(right=max(row["frame"] for row in data))
         axis.tick_params(labelsize=7.5)
         _name_ends(axis, ends)
     axes[-1].set_xlabel("frame", fontsize=8)
-    return save(figure, path, found)
+    return save(figure, path, found, data)
+
+
+def _so_far(rows: Sequence[StepKl]) -> dict[int, dict[str, float]]:
+    """Of a cell, by frame counted from 1: the sum so far, its mean over seeds, and the least and greatest seed."""
+    by_seed: dict[int, list[float]] = {}
+    for row in sorted(rows, key=lambda row: row.frame):
+        by_seed.setdefault(row.seed, []).append(row.value)
+    sums = np.cumsum(list(by_seed.values()), 1)
+    ends = {"value": sums.mean(0), "least": sums.min(0), "most": sums.max(0)}
+    return {k + 1: {name: float(values[k]) for name, values in ends.items()} for k in range(sums.shape[1])}
 
 
 def _name_ends(axis: "Axes", ends: Mapping[str, float]) -> None:
@@ -133,6 +145,7 @@ def draw_estimators(found: Laboratory, rows: Sequence[Bias], path: Path) -> Path
     pairs = list(dict.fromkeys(row.pair for row in rows))
     figure = new_figure(WIDTH, 1.95 * len(names) + 0.5 + _head(found))
     axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    data = []
     for axis, name in zip(axes, names, strict=True):
         for number, pair in enumerate(pairs):
             for estimator in dict.fromkeys(row.estimator for row in rows):
@@ -141,6 +154,7 @@ def draw_estimators(found: Laboratory, rows: Sequence[Bias], path: Path) -> Path
                 across = [row.num_samples * (1 + 0.03 * number) for row in own]  # no interval hides another
                 off = [row.estimate - row.exact for row in own]
                 ends = [[row.estimate - row.low for row in own], [row.high - row.estimate for row in own]]
+                data += [{**vars(row), "estimate_less_exact": by} for row, by in zip(own, off, strict=True)]
                 line = (0, (3, 1.5)) if estimator == BOUND else "-"
                 label = f"{pair.replace('_', ', ')}, {estimator.replace('_', ' ')}"
                 style: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "color": HUES[1 + number]}
@@ -156,7 +170,7 @@ def draw_estimators(found: Laboratory, rows: Sequence[Bias], path: Path) -> Path
     axes[-1].set_xlabel("draws of data and of the student", fontsize=8)
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=2, fontsize=6.8, handlelength=3)
-    return save(figure, path, found)
+    return save(figure, path, found, data)
 
 
 def _head(found: Laboratory) -> float:

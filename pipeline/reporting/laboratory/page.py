@@ -9,7 +9,6 @@ from pipeline.records import DamagedRecordError
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.laboratory import answers, method, words
 from pipeline.reporting.laboratory.brief import (
-    MAP_CAPTION,
     OWN_STYLE,
     PAGE,
     PREFIX,
@@ -19,30 +18,41 @@ from pipeline.reporting.laboratory.brief import (
     failures,
     labelled,
     listed,
+    map_picture,
     narrow,
     pill,
 )
 from pipeline.reporting.laboratory.evidence import Answered, answered, draw, evidence
-from pipeline.reporting.laboratory.figures import draw_best_fits, draw_exposure, draw_modes, with_modes
+from pipeline.reporting.laboratory.figures import draw_best_fits, draw_modes, with_modes
 from pipeline.reporting.laboratory.neural import neural_sections
-from pipeline.reporting.laboratory.results import DIRECTORY, LEARNED, Judged, Laboratory, read_laboratory
+from pipeline.reporting.laboratory.results import (
+    COMMAND,
+    DIRECTORY,
+    LEARNED,
+    Judged,
+    Laboratory,
+    read_laboratory,
+)
+from pipeline.reporting.laboratory.rollouts import draw_exposure
 from pipeline.reporting.markup import STYLE, picture, table, warned
 from pipeline.reporting.style import theme
 from pipeline.unit import replace_file
 
 TITLE = "Which divergence does each way of training really minimise?"
 CAPTIONS = {
-    "fits": """Grey: the density of data. Lines: of all Gaussians, the best under each divergence, with its
-mean and standard deviation: predictions, by quadrature. The forward KL, KL(data &Vert; model), punishes a model
-that leaves out what data have, so its best fit is broad; the reverse KL, KL(model &Vert; data), one that makes
-what data have not, so its best fit is narrow and may sit on one mode. So a student that can only be a Gaussian
-shows, by where it ends, which of them its training minimised.""",
+    "fits": """Grey: the density of data over the value of a pixel. Lines: of all Gaussians, the best under each
+divergence, with its mean and standard deviation: predictions, by quadrature, with no error of sampling. The
+forward KL, KL(data &Vert; model), punishes a model that leaves out what data have, so its best fit is broad;
+the reverse KL, KL(model &Vert; data), one that makes what data have not, so its best fit is narrow and may sit
+on one mode. So a student that can only be a Gaussian shows, by where it ends, which of them its training
+minimised.""",
     "modes": """Which share of a student's clips lies in the mode that is rarest in data; the dashed line is the
-share that it has among data. To its left, clips of that kind go missing. Hollow: learned critics.""",
-    "exposure": """Students of an autoregression of variance 1, rolled out far past the length of their
-training (dashed line). Circles: the closed form. TF teacher forcing, DF diffusion forcing (context noise:
-contexts are noised, and the student is told), SF self forcing. Left to itself, what is not seen in training
-adds up.""",
+share that it has among data. To its left, clips of that kind go missing. Means over {seeds}; thick: their 95 %
+intervals, most of them narrower than the mark. Hollow: learned critics. Shapes are methods.""",
+    "exposure": """Students of an autoregression of variance 1, rolled out far past the length of their training
+(dashed line), {num_rollouts:,} clips a seed. Lines: means over {seeds}; bands: their 95 % intervals. Circles:
+the closed form. TF teacher forcing, DF diffusion forcing (context noise: contexts are noised, and the student
+is told), SF self forcing. Left to itself, what is not seen in training adds up.""",
 }
 
 
@@ -74,7 +84,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
     """Every section by its title, its figures drawn."""
     maps = draw_maps(found, figures)
     first, *rest = maps.values()
-    others = "".join(picture(path, method.process(process)) for process, path in list(maps.items())[1:])
+    others = "".join(_picture(path, method.process(process)) for process, path in list(maps.items())[1:])
     results = [
         *failures(found),
         answer_list(found),
@@ -87,7 +97,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
         "The answer": results,
         "Claim by claim": [claims_table(found)],
         "The map of optima": [
-            narrow(picture(first, warned(found.warning, MAP_CAPTION))),
+            narrow(map_picture(found, first)),
             f'<h3>The same on the other processes</h3><div class="maps">{others}</div>' if rest else "",
         ],
         "Tempting claims, and what students say": [_question(found, one, figures) for one in answered(found)],
@@ -130,7 +140,12 @@ def _processes_of_one_frame(found: Laboratory) -> list[str]:
 
 
 def _figure(path: Path, name: str, found: Laboratory) -> str:
-    return picture(path, warned(found.warning, CAPTIONS[name]))
+    numbers = {"seeds": found.seeds, "num_rollouts": found.params["exposure"]["num_rollouts"]}
+    return _picture(path, warned(found.warning, CAPTIONS[name].format(**numbers)))
+
+
+def _picture(path: Path, caption: str) -> str:
+    return picture(path, caption, command=COMMAND)
 
 
 def _drawn(path: Path, name: str, found: Laboratory) -> str:
@@ -140,7 +155,8 @@ def _drawn(path: Path, name: str, found: Laboratory) -> str:
 def _question(found: Laboratory, one: Answered, figures: Path) -> str:
     asked = one.question
     paths = draw(found, one, figures)
-    drawn = [picture(path, asked.caption if number == 0 else MAP_BESIDE) for number, path in enumerate(paths)]
+    captions = [asked.caption] if len(paths) == 1 else [f"{asked.caption} Means over {found.seeds}.", MAP_BESIDE]
+    drawn = [_picture(path, caption) for path, caption in zip(paths, captions, strict=True)]
     shown = narrow(drawn[0]) if len(drawn) == 1 else f'<div class="pair">{"".join(drawn)}</div>'
     of_drawn, *others = evidence(found, one).values()
     rest = [line for said in others for line in said]

@@ -66,6 +66,11 @@ class Laboratory:
     def num_seeds(self) -> int:
         return len({row.seed for row in self.measured})
 
+    @property
+    def seeds(self) -> str:
+        """How many, for captions."""
+        return f"{self.num_seeds} seed{'s' if self.num_seeds > 1 else ''}"
+
     @cached_property
     def rules(self) -> Rules:
         return Rules(**{name: self.params["rules"][name] for name in ("tolerance", "learned_tolerance", "margin")})
