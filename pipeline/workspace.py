@@ -17,7 +17,13 @@ from pipeline.unit import PROJECT, replace_file, work_root
 
 DEFAULT = "default"
 CODE = ("pipeline", "stages", "sweeps")
-DVC_CONFIG = "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+DVC_CONFIG = """[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+[plots]
+    html_template = plots/page.html
+"""
 
 
 def make_workspace(profile: str, project: Path = PROJECT, root: Path | None = None) -> Path:
@@ -36,6 +42,7 @@ def make_workspace(profile: str, project: Path = PROJECT, root: Path | None = No
     workspace = (root or work_root()).absolute() / "profiles" / profile
     (workspace / ".dvc").mkdir(parents=True, exist_ok=True)
     (workspace / ".dvc" / "config").write_text(DVC_CONFIG)
+    shutil.copytree(project / ".dvc" / "plots", workspace / ".dvc" / "plots", dirs_exist_ok=True)
     for name in CODE:
         link = workspace / name
         if link.is_symlink() and link.readlink() != project / name:  # the project was moved

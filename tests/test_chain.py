@@ -15,7 +15,7 @@ STAND_IN = """import json, sys
 from pathlib import Path
 name, *items = Path(__file__).stem, *sys.argv[1:]
 path = Path(*([name, "-".join(items)] if name == "evaluate" else items if name == "student" else [name, *items]))
-outs = {"report": ["index.html", "laboratory.html", "grid.csv", "figures"], "track": ["tracked.json"]}
+outs = {"report": ["index.html", "laboratory.html", "grid.csv", "figures", "metrics"], "track": ["tracked.json"]}
 outs = {**outs, "run": ["grid"]}.get(name)
 for out in [Path("reports", o) for o in outs] if outs else [Path("reports", path), Path("artifacts", path)]:
     out.parent.mkdir(parents=True, exist_ok=True)

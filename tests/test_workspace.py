@@ -32,7 +32,7 @@ DVC_YAML = """stages:
 @pytest.fixture
 def project(tmp_path) -> Path:
     project = tmp_path / "project"
-    for name in ("pipeline", "stages", "sweeps", "profiles"):
+    for name in ("pipeline", "stages", "sweeps", "profiles", ".dvc/plots"):
         (project / name).mkdir(parents=True)
     (project / "params.yaml").write_text(PARAMS)
     (project / "dvc.yaml").write_text(DVC_YAML)
