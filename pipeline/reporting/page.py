@@ -15,7 +15,7 @@ from pipeline.reporting.objectives import objectives
 from pipeline.reporting.read import Study, lookup, read_study
 from pipeline.reporting.samples import read_samples
 from pipeline.reporting.style import colours
-from pipeline.reporting.sweep import sweep_section
+from pipeline.reporting.sweep import sweep_sections
 from pipeline.reporting.tables import write_grid
 from pipeline.reporting.weighting import explained
 from pipeline.unit import replace_file
@@ -40,9 +40,9 @@ def write_report(reports: Path, *, profile: str) -> Path:
     drawn = draw_all(study, figures)
     page = reports / "index.html"
     experiments = {**known_density(study, reports), **beginnings(study, reports), **objectives(study, reports)}
-    first, swept = in_brief(study, reports), sweep_section(study, reports)
+    first, swept = in_brief(study, reports), sweep_sections(study, reports)
     if swept:
-        first["Cells compared"] = swept
+        first["Cells compared"] = [line for part in swept.values() for line in part]
     replace_file(page, page_of(study, drawn, first, every_cell(study, reports), experiments))
     return page
 

@@ -1,4 +1,4 @@
-"""The section "The sweep": the answer, the matrix, ranks and pairs, the tables, curves, clips, and the audit."""
+"""What the page says of the sweep, by part: drift, the cells compared, cost, training, clips, and the audit."""
 
 from html import escape
 from pathlib import Path
@@ -8,83 +8,124 @@ from pipeline.reporting.markup import cell, picture, row_head, table, warned
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import theme
 from pipeline.reporting.sweep_audit import KINDS, Difference, differences
+from pipeline.reporting.sweep_cost import draw_cost
 from pipeline.reporting.sweep_figures import TITLES, draw_matrix
 from pipeline.reporting.sweep_orders import draw_pairs, draw_ranks
 from pipeline.reporting.sweep_read import Found, name_of, read_sweep
+from pipeline.reporting.sweep_rollout import draw_drift
 from pipeline.reporting.sweep_rows import cost_table, table_of, text_of
 from pipeline.reporting.sweep_tables import reading
 from pipeline.reporting.sweep_trainings import draw_clips, draw_curves, read_clips
-from pipeline.reporting.sweep_words import COMMAND, answer, caveats, confounds_said, incomplete, warnings_of
+from pipeline.reporting.sweep_words import (
+    COMMAND,
+    absent_said,
+    answer,
+    caveats,
+    confounds_said,
+    incomplete,
+    warnings_of,
+)
 
 WIDTH = 116  # letters of a line of prose in a terminal
-CAPTIONS = {
-    "sweep_matrix": """Every method with every loss, over seeds: the darker, the better. Both matrices share one
-scale of colours.""",
+CAPTIONS = {  # each after what stands behind its numbers
+    "sweep_drift": """Left to right: along the rollout. Above, FVD of windows of frames by their first frame;
+below, Fréchet distance of single frames, blind to motion; both less what real clips score there, in squared units
+of features (windows) or of the spread of frames. Lines: means over seeds; whiskers and bands: the lowest and the
+highest seed. Shaded: beyond the length of training clips; a window reaches there that begins after frame 1.
+Dashed: what the cells of a method start from. A line that rises accumulates error; a high and level one is wrong
+from the start.""",
+    "sweep_matrix": """Every method with every loss: mean excess FVD, below it its interval; the darker, the better.
+Both matrices share one scale of colours.""",
     "sweep_ranks": """Left: the rank of every cell by its mean, with the interval of what other seeds could make of
 it. Right: the place that Self-Forcing published for the same cell (VBench, students of another size on other data),
 and its place here among those cells; where both orders agree, the marks lie on each other.""",
     "sweep_pairs": """Every pair of cells, the best first. A field with a mark is a difference that these seeds
 separate, corrected for the number of pairs; one without is not separated, whatever its colour. Hatched pairs are
-confounded: see what differs, below.""",
+confounded: see what differs between the cells.""",
+    "sweep_cost": """Mean excess FVD, with its interval over seeds, against what one training of the cell and what
+sampling of it costs, means over seeds. The grey line joins the cells that no other beats in both. Trials ran side
+by side on the same cores: seconds and latency are longer than of one alone, and where cells pass their frames
+through the denoiser equally often, what differs in latency is that load.""",
     "sweep_curves": """Training of every cell: mean and range over seeds of the student's loss, and dotted that of
 its critics, on a scale of its own. Losses of different names have different units.""",
     "sweep_clips": """The first clips of every cell, not chosen, of its first seed, tuned where it was tuned, frame
 by frame, under those of its start.""",
 }
-COST = """What one training of each cell was given and cost, mean over seeds: updates of the student and of its
-critics, floating-point operations, wall time. Setting: what the search chose for all
-seeds of a cell: the learning rate of the student, the factor on those of its critics, and their updates a step."""
+COST = """What each cell was given and cost, means over seeds. Of one training: updates of the student and of its
+critics, floating-point operations, wall time. Of sampling: passes of a frame through the denoiser, milliseconds
+to the first frame of one clip, frames a second, measured while other trials ran on the same cores. Setting: what
+the search chose for all seeds of a cell: the learning rate of the student, the factor on those of its critics,
+and their updates a step."""
 
 
-def sweep_section(study: Study, reports: Path) -> list[str]:
-    """The section, and its figures among the others; nothing where there was no sweep.
+def sweep_sections(study: Study, reports: Path) -> dict[str, list[str]]:
+    """The parts of the page by name, and their figures among the others; nothing where there was no sweep.
 
     Raises:
         DamagedRecordError: a file of the sweep is missing, damaged, or lacks an entry.
     """
     if not (reports / "grid").exists():
-        return []
+        return {}
     found = read_sweep(reports)
     clips = read_clips(reports, found)
     with reading(reports / "grid" / "audit.csv"):
         audited = differences(found.differing)
     pictures = {
-        name: picture(path, warned(study.warning, CAPTIONS[name]))
+        name: picture(path, warned(study.warning, f"{_behind(found)} {CAPTIONS[name]}"), command=COMMAND)
         for name, path in draw_sweep(found, study, clips, reports / "figures").items()
     }
     tables = [
         table_of(found, phase, warned(study.warning, _caption(found, phase)), with_starts=phase == found.last)
         for phase in reversed(found.phases)
     ]
-    tables.append(cost_table(found, warned(study.warning, COST)))
-    return [
-        *(f'<p class="warning">{escape(line)}</p>' for line in warnings_of(found, study)),
-        f"<p>{escape(' '.join(answer(found)))} <code>{COMMAND}</code> makes this.</p>",
-        pictures["sweep_matrix"],
-        *(f"<p>Excluded: {escape(name_of(one))}: {escape(why)}.</p>" for one, why in found.excluded.items()),
-        pictures["sweep_ranks"],
-        pictures["sweep_pairs"],
-        *tables,
-        *(f"<p>{escape(line)}</p>" for line in caveats(found)),
-        "<h3>What differs between the cells</h3>",
-        *audit_tables(audited),
-        "<h3>Training and clips</h3>",
-        pictures["sweep_curves"],
-        pictures["sweep_clips"],
-    ]
+    return {
+        "drift": [*_warned(absent_said(found, study)), pictures["sweep_drift"]],
+        "compared": [
+            *_warned(warnings_of(found, study)),
+            f"<p>{escape(' '.join(answer(found)))} <code>{COMMAND}</code> makes this.</p>",
+            pictures["sweep_matrix"],
+            *(f"<p>Excluded: {escape(name_of(one))}: {escape(why)}.</p>" for one, why in found.excluded.items()),
+            pictures["sweep_ranks"],
+            pictures["sweep_pairs"],
+            *tables,
+            *(f"<p>{escape(line)}</p>" for line in caveats(found)),
+        ],
+        "cost": [
+            *_warned(absent_said(found, study)),
+            pictures["sweep_cost"],
+            cost_table(found, warned(study.warning, COST)),
+        ],
+        "training": [pictures["sweep_curves"]],
+        "clips": [pictures["sweep_clips"]],
+        "audit": audit_tables(audited),
+    }
 
 
 def draw_sweep(found: Found, study: Study, clips: dict, directory: Path) -> dict[str, Path]:
     """Every figure by its name."""
     directory.mkdir(exist_ok=True)
+    paths = {name: directory / f"{name}.svg" for name in CAPTIONS}
     with theme():
         return {
-            "sweep_matrix": draw_matrix(found, study, directory / "sweep_matrix.svg"),
-            "sweep_ranks": draw_ranks(found, study, directory / "sweep_ranks.svg"),
-            "sweep_pairs": draw_pairs(found, study, directory / "sweep_pairs.svg"),
-            "sweep_curves": draw_curves(found, study, directory / "sweep_curves.svg"),
-            "sweep_clips": draw_clips(found, study, clips, directory / "sweep_clips.svg"),
+            "sweep_drift": draw_drift(found, study, paths["sweep_drift"]),
+            "sweep_matrix": draw_matrix(found, study, paths["sweep_matrix"]),
+            "sweep_ranks": draw_ranks(found, study, paths["sweep_ranks"]),
+            "sweep_pairs": draw_pairs(found, study, paths["sweep_pairs"]),
+            "sweep_cost": draw_cost(found, study, paths["sweep_cost"]),
+            "sweep_curves": draw_curves(found, study, paths["sweep_curves"]),
+            "sweep_clips": draw_clips(found, study, clips, paths["sweep_clips"]),
         }
+
+
+def _warned(lines: list[str]) -> list[str]:
+    return [f'<p class="warning">{escape(line)}</p>' for line in lines]
+
+
+def _behind(found: Found) -> str:
+    """What stands behind every figure."""
+    seeds = found.num_seeds(found.last)
+    held = f", intervals of {100 * found.confidence:g} % over them" if seeds > 1 else ", no intervals"
+    return f"{seeds} seed{'s' * (seeds > 1)}{held}, {found.num_clips:,} clips each."
 
 
 def _caption(found: Found, phase: str) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.grid import Cell
+from pipeline.losses import LOSSES
 from pipeline.reporting.read import Study
-from pipeline.reporting.style import FAINT, FLOOR, INK, WIDE, new_figure, save
-from pipeline.reporting.sweep_read import DEFAULT, EXCLUDED, FAILED, MISSING, START, TUNED, Found, MeanRow, bounds
+from pipeline.reporting.style import FAINT, FLOOR, HUES, INK, MARKERS, WIDE, new_figure, save
+from pipeline.reporting.sweep_read import DEFAULT, EXCLUDED, FAILED, MISSING, START, TUNED, Found, bounds
+from pipeline.reporting.sweep_records import MeanRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +25,29 @@ LEAST_EXCESS = 0.1  # below the noise of the measure: a logarithm is taken
 MOST_BESIDE = 6  # losses up to which two matrices stand side by side
 DARK = 0.55  # of a colour's luminance, below which what stands on it is white
 MOST_LINES = 4  # of a reason inside a field
+TICKS = (1, 1.5, 2, 3, 5, 7)  # of a decade
 LETTER = 0.052  # inches of a letter of 6 points
+
+Row = dict[str, Any]
 
 
 def seeds_and_clips(found: Found, phase: str) -> str:
     """What stands behind the numbers of a phase."""
     return f"{found.num_seeds(phase)} seeds, {found.num_clips:,} clips each"
+
+
+def look_of(found: Found, loss: str) -> dict[str, Any]:
+    """The colour of a loss, the same in every figure, and a marker of its own among the losses of the sweep."""
+    if loss == START:
+        return {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 1.3}
+    rank = found.losses.index(loss)
+    lines = ("-", (0, (5, 1.5)), (0, (1, 1)))
+    return {
+        "color": HUES[list(LOSSES).index(loss)],
+        "marker": MARKERS[rank % len(MARKERS)],
+        "linestyle": lines[rank // len(MARKERS) % len(lines)],
+        "linewidth": 1.4,
+    }
 
 
 def draw_matrix(found: Found, study: Study, path: Path) -> Path:
@@ -37,28 +56,53 @@ def draw_matrix(found: Found, study: Study, path: Path) -> Path:
     num_rows, num_columns = (1, len(phases)) if is_beside else (len(phases), 1)
     figure = new_figure(WIDE, num_rows * (0.55 + 0.66 * len(found.methods)) + 0.75)
     axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
-    scale, shades = _scale(found), _shades()
+    scale, shades = scale_of(found), shades_of_excess()
     for axis, phase in zip(axes, phases, strict=True):
         _draw_phase(axis, found, phase, scale, shades, is_first=axis is axes[0] or not is_beside)
     _explain(figure, axes, scale, shades)
-    return save(figure, path, study)
+    return save(figure, path, study, fields_of(found))
 
 
-def _scale(found: Found) -> "Normalize":
+def fields_of(found: Found) -> list[Row]:
+    """A row a field of the matrix or a start: mean excess FVD, its interval over seeds, or why there is none."""
+    rows = []
+    for phase in (START, *found.phases):
+        for loss in (START,) if phase == START else found.losses:
+            for method in found.methods:
+                cell, row = Cell(method, loss), found.excess(phase, Cell(method, loss))
+                ends = bounds(row) if row else None
+                status, reason = ("done", "") if row else found.absence(phase, cell)
+                rows.append(
+                    {
+                        "phase": phase,
+                        **cell._asdict(),
+                        "status": status,
+                        "excess_fvd": row.mean if row else None,
+                        "low": ends[0] if ends else None,
+                        "high": ends[1] if ends else None,
+                        "num_seeds": row.num_seeds if row else 0,
+                        "num_clips": found.num_clips,
+                        "reason": reason,
+                    }
+                )
+    return rows
+
+
+def scale_of(found: Found) -> "Normalize":
     """One for both phases, so that equal colours are equal numbers."""
     from matplotlib.colors import LogNorm
 
-    values = [_clipped(of["excess"]) for phase in found.phases for of in found.means[phase].values()]
+    values = [clipped(of["excess"]) for phase in found.phases for of in found.means[phase].values()]
     return LogNorm(min(values), max(*values, min(values) * 1.5))
 
 
-def _shades() -> "Colormap":
+def shades_of_excess() -> "Colormap":
     import seaborn as sns
 
     return sns.blend_palette([DEEP, "#0072b2", "#8fc1e3", PAPER], as_cmap=True)
 
 
-def _clipped(row: MeanRow) -> float:
+def clipped(row: MeanRow) -> float:
     return max(row.mean, LEAST_EXCESS)
 
 
@@ -78,7 +122,7 @@ def _draw_phase(
             if measured is None:
                 _write_absence(axis, found, phase, cell, (column, row))
             else:
-                _fill(axis, (column, row), measured, shades(scale(_clipped(measured))), is_best=cell == best)
+                _fill(axis, (column, row), measured, shades(scale(clipped(measured))), is_best=cell == best)
     axis.set_xticks(
         np.arange(len(found.losses)) + 0.5, [textwrap.fill(loss.replace("_", " "), 12) for loss in found.losses]
     )
@@ -93,6 +137,17 @@ def plain(axis: "Axes") -> None:
     axis.grid(visible=False)
     for spine in axis.spines.values():
         spine.set_visible(False)
+
+
+def plain_numbers(axis: "Axes") -> None:
+    """No powers of ten on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for of in (axis.xaxis, axis.yaxis):
+        if of.get_scale() == "log":
+            of.set_major_locator(LogLocator(subs=TICKS))
+            of.set_minor_locator(NullLocator())
+        of.set_major_formatter("{x:g}")
 
 
 def _label(axis: "Axes", row: int, method: str, below: str) -> None:

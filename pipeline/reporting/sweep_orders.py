@@ -1,5 +1,6 @@
 """How sure the order of a sweep's cells is: their ranks beside the published ones, and every pair of them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.read import Study, short_name
 from pipeline.reporting.style import FAINT, HUES, INK, WIDE, new_figure, save
 from pipeline.reporting.sweep_figures import TITLES, ink_on, plain, seeds_and_clips
-from pipeline.reporting.sweep_read import DEFAULT, TUNED, Found, OrderRow, bounds, cell_of, interval
+from pipeline.reporting.sweep_read import DEFAULT, EXCESS, TUNED, Found, bounds, cell_of, interval
+from pipeline.reporting.sweep_records import OrderRow
 from pipeline.sweep.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -46,7 +48,37 @@ def draw_ranks(found: Found, study: Study, path: Path) -> Path:
         axis.grid(visible=True, axis="y")
         axis.locator_params(axis="x", integer=True)
         axis.tick_params(axis="x", labelsize=8)
-    return save(figure, path, study)
+    return save(figure, path, study, [*_rank_rows(found, cells), *_place_rows(orders, cells)])
+
+
+def _rank_rows(found: Found, cells: list[Cell]) -> Iterator[dict[str, Any]]:
+    """A row a point of the left panel."""
+    for phase in found.phases:
+        for cell in cells:
+            row = found.ranks.get(phase, {}).get(cell)
+            if row:
+                low, high = bounds(row) or (None, None)
+                seeds = found.means[phase][cell][EXCESS].num_seeds
+                place = {"place": row.rank, "low": low, "high": high, "num_seeds": seeds}
+                yield {"panel": "rank by excess FVD", "phase": phase, "cell": "-".join(cell), **place}
+
+
+def _place_rows(orders: list[OrderRow], cells: list[Cell]) -> Iterator[dict[str, Any]]:
+    """A row a pair of marks of the panels of published orders."""
+    for order in orders:
+        published, here = places_in(order, cells)
+        for cell in published:
+            places = {"place": here.index(cell) + 1, "published_place": published.index(cell) + 1}
+            panel = f"Self-Forcing, {order.published.replace('_', '-')}"
+            yield {"panel": panel, "phase": order.phase, "cell": "-".join(cell), **places}
+
+
+def places_in(order: OrderRow, cells: list[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """The cells that both have, the best first: as published, and as here. cells: all, the best first."""
+    scores = PUBLISHED[order.published]
+    keys = sorted(filter(None, order.cells.split("; ")), key=lambda key: -scores[key])
+    published = [cell for cell in map(cell_of, keys) if cell in cells]
+    return published, sorted(published, key=cells.index)
 
 
 def _draw_phase(axis: "Axes", found: Found, phase: str, cells: list[Cell]) -> None:
@@ -65,10 +97,7 @@ def _draw_phase(axis: "Axes", found: Found, phase: str, cells: list[Cell]) -> No
 
 def _draw_published(axis: "Axes", order: OrderRow, cells: list[Cell]) -> None:
     """Places among the published cells: as published, and as here, joined; equal orders make a falling line."""
-    scores = PUBLISHED[order.published]
-    keys = sorted(filter(None, order.cells.split("; ")), key=lambda key: -scores[key])
-    published = [cell for cell in map(cell_of, keys) if cell in cells]
-    here = sorted(published, key=cells.index)
+    published, here = places_in(order, cells)
     for place, cell in enumerate(published, start=1):
         axis.plot((place, here.index(cell) + 1), (cells.index(cell),) * 2, color=FAINT, linewidth=1)
     rows = [cells.index(cell) for cell in published]
@@ -94,7 +123,7 @@ def draw_pairs(found: Found, study: Study, path: Path) -> Path:
         plain(axes[0])
     else:
         _explain(figure, list(axes), most, found.confidence)
-    return save(figure, path, study)
+    return save(figure, path, study, [vars(row) for phase in phases for row in found.pairs[phase]])
 
 
 def _draw_triangle(axis: "Axes", found: Found, phase: str, most: float) -> None:

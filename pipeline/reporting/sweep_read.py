@@ -10,126 +10,26 @@ from pipeline.grid import Cell
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
 from pipeline.reporting.read import TIMES
+from pipeline.reporting.sweep_records import (
+    FRAME,
+    WINDOW,
+    AuditRow,
+    CurvePoint,
+    DriftRow,
+    MeanRow,
+    OrderRow,
+    PairRow,
+    RankRow,
+    TrialRow,
+)
 from pipeline.reporting.sweep_tables import read_rows, reading
 
 START, DEFAULT, TUNING, TUNED = "start", "default", "tuning", "tuned"
 COMPARED = (DEFAULT, TUNED)  # phases in which cells stand against each other
 PHASES = (START, DEFAULT, TUNING, TUNED)
-DONE, OPEN = "done", "not separated"
+DONE = "done"
 EXCLUDED, FAILED, MISSING = "excluded", "failed", "missing"  # why a cell has no number
 EXCESS = "excess"  # the metric that ranks; lower is better
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A row of trials.csv; its metrics and costs are None where it failed."""
-
-    method: str
-    loss: str
-    phase: str
-    seed: int
-    split: str
-    learning_rate: float | None
-    critic_rate_factor: float | None
-    critic_updates_a_step: float | None
-    num_steps: float | None
-    status: str
-    reason: str
-    student_updates: float | None
-    critic_updates: float | None
-    clips_seen: float | None
-    tflop: float | None
-    seconds: float | None
-
-    @property
-    def cell(self) -> Cell:
-        return Cell(self.method, self.loss)
-
-
-@dataclass(frozen=True)
-class MeanRow:
-    """A row of cells.csv: the mean over seeds, and its interval where there are enough of them."""
-
-    phase: str
-    method: str
-    loss: str
-    metric: str
-    mean: float
-    low: float | None
-    high: float | None
-    num_seeds: int
-
-
-@dataclass(frozen=True)
-class PairRow:
-    """A row of pairs.csv: mean excess of a less that of b, simultaneous over all pairs."""
-
-    phase: str
-    a: str
-    b: str
-    difference: float
-    low: float | None
-    high: float | None
-    p_adjusted: float | None
-    probability: float | None
-    verdict: str
-    confounds: str
-
-    @property
-    def is_separated(self) -> bool:
-        return self.verdict != OPEN
-
-
-@dataclass(frozen=True)
-class RankRow:
-    """A row of ranks.csv."""
-
-    phase: str
-    cell: str
-    rank: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class OrderRow:
-    """A row of orders.csv: Kendall's tau with a published order, over the cells that both have."""
-
-    phase: str
-    published: str
-    tau: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    num_cells: int
-    cells: str
-
-
-@dataclass(frozen=True)
-class AuditRow:
-    """A row of audit.csv: in what two cells differ; reason: why they may, empty where it confounds."""
-
-    phase: str
-    a: str
-    b: str
-    path: str
-    value_a: str
-    value_b: str
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A row of curves.csv."""
-
-    method: str
-    loss: str
-    phase: str
-    seed: int
-    step: int
-    student_loss: float | None
-    critic_loss: float | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +45,7 @@ class Found:
     orders: tuple[OrderRow, ...]
     audit: tuple[AuditRow, ...]
     curves: dict[tuple[str, Cell], tuple[CurvePoint, ...]]  # by phase and cell
+    drift: dict[tuple[str, Cell], tuple[DriftRow, ...]]  # by phase and cell
     excluded: dict[Cell, str]
     failed: dict[str, str]  # reasons, by the name of the trial
     missing: tuple[str, ...]  # names of trials
@@ -156,6 +57,7 @@ class Found:
     seeds_asked: int  # of every cell, in each phase of the comparison
     is_to_be_tuned: bool
     trials_s: float  # of all units, one after the other
+    grid: dict[str, Any]  # parameters of methods and losses, as `pipeline.unit.as_plain` wrote them
 
     @property
     def phases(self) -> list[str]:
@@ -239,7 +141,7 @@ def read_sweep(reports: Path) -> Found:
     path = directory / "run.json"
     with reading(path):
         about = json.loads(path.read_text())
-        named: dict[str, Any] = {name: about[name] for name in ("profile", "codec", "budget", "failed")}
+        named: dict[str, Any] = {name: about[name] for name in ("profile", "codec", "budget", "failed", "grid")}
         named |= {name: about["params"][name] for name in ("num_clips", "confidence")}
         named |= {"seeds_asked": len(about["params"]["seeds"]), "is_to_be_tuned": bool(about["params"]["tuning"])}
         named["trials_s"] = about["seconds"]["trials"]
@@ -268,7 +170,7 @@ def read_sweep(reports: Path) -> Found:
     return Found(
         methods, losses, trials, means, orders=orders, audit=audit,
         pairs=_pairs(directory / "pairs.csv"), ranks=_ranks(directory / "ranks.csv"),
-        curves=_curves(directory / "curves.csv"), **named,
+        curves=_curves(directory / "curves.csv"), drift=_drift(directory / "drift.csv", means), **named,
     )  # fmt: skip
 
 
@@ -297,3 +199,19 @@ def _curves(path: Path) -> dict[tuple[str, Cell], tuple[CurvePoint, ...]]:
     for point in read_rows(path, CurvePoint, may_be_empty=True):
         found.setdefault((point.phase, Cell(point.method, point.loss)), []).append(point)
     return {key: tuple(points) for key, points in found.items()}
+
+
+def _drift(
+    path: Path, means: dict[str, dict[Cell, dict[str, MeanRow]]]
+) -> dict[tuple[str, Cell], tuple[DriftRow, ...]]:
+    found: dict[tuple[str, Cell], list[DriftRow]] = {}
+    rows = read_rows(path, DriftRow)
+    with reading(path):
+        for row in rows:
+            if row.measure not in (WINDOW, FRAME):
+                raise ValueError(f"a measure must be one of {WINDOW}, {FRAME}, got {row.measure}")
+            found.setdefault((row.phase, Cell(row.method, row.loss)), []).append(row)
+        silent = [name_of(cell) for phase, cells in means.items() for cell in cells if (phase, cell) not in found]
+        if silent:
+            raise ValueError(f"it has no row of {', '.join(silent)}")
+    return {key: tuple(rows) for key, rows in found.items()}

@@ -15,12 +15,11 @@ from pipeline.reporting.sweep_read import (
     START,
     TUNED,
     Found,
-    MeanRow,
-    TrialRow,
     bounds,
     interval,
     name_of,
 )
+from pipeline.reporting.sweep_records import MeanRow, TrialRow
 from pipeline.reporting.sweep_tables import Place, text_table
 from pipeline.reporting.tables import best_rows
 
@@ -30,11 +29,16 @@ MEASURES: dict[str, Column] = {  # by their names in cells.csv
     "first_to_last": COLUMNS["agreement_last"],
     **{name: COLUMNS[name] for name in ("precision", "recall", "coverage", "drift_slope", "calls_per_frame")},
 }
-COSTS: dict[str, tuple[str, str]] = {  # title, and how it is written: of one training, the mean over seeds
+COSTS: dict[
+    str, tuple[str, str]
+] = {  # title, and how it is written: of one training and of sampling, means over seeds
     "student_updates": ("updates", ",.0f"),
     "critic_updates": ("critics", ",.0f"),
     "tflop": ("TFLOP", ",.1f"),
     "seconds": ("seconds", ",.0f"),
+    "calls_per_frame": (COLUMNS["calls_per_frame"].title, ",.1f"),
+    "latency_ms": (COLUMNS["latency_ms"].title, ",.1f"),
+    "frames_per_s": (COLUMNS["frames_per_s"].title, ",.0f"),
 }
 IN_TEXT = (EXCESS, "first_to_last", "coverage")
 TEXT_COSTS = ("tflop", "seconds")
@@ -68,7 +72,7 @@ def setting_words(trial: TrialRow | None) -> str:
 
 
 def cost_of(found: Found, phase: str, cell: Cell, name: str) -> float | None:
-    """Of one training, the mean over its seeds."""
+    """Of one training or of sampling, the mean over its seeds."""
     values = [
         value
         for trial in found.trials
@@ -97,7 +101,7 @@ def table_of(found: Found, phase: str, caption: str, *, with_starts: bool) -> st
 
 
 def cost_table(found: Found, caption: str) -> str:
-    """A row a cell: in each phase its setting, and what one training cost."""
+    """A row a cell: in each phase its setting, and what one training and sampling cost."""
     rows = []
     for cell in found.cells:
         line = [row_head(name_of(cell))]

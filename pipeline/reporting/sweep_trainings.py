@@ -1,7 +1,7 @@
 """How the cells of a sweep were trained, over seeds, and the clips that they make."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.samples import strip
 from pipeline.reporting.style import HUES, WIDE, new_figure, save, without_grid
 from pipeline.reporting.sweep_figures import TITLES, cross_out, plain
-from pipeline.reporting.sweep_read import COMPARED, DEFAULT, START, TUNED, CurvePoint, Found
+from pipeline.reporting.sweep_read import COMPARED, DEFAULT, EXCESS, START, TUNED, Found
+from pipeline.reporting.sweep_records import CurvePoint
 from pipeline.reporting.sweep_tables import reading
 
 if TYPE_CHECKING:
@@ -55,7 +56,21 @@ def draw_curves(found: Found, study: Study, path: Path) -> Path:
         Line2D([], [], label=name, **look) for name, look in {**looks, "critics (right axis)": CRITICS}.items()
     ]
     figure.legend(handles=lines, loc="lower center", ncols=len(lines), fontsize=8)
-    return save(figure, path, study)
+    return save(figure, path, study, list(_curve_rows(found)))
+
+
+def _curve_rows(found: Found) -> Iterator[dict[str, Any]]:
+    """A row a point of a line."""
+    for (phase, cell), points in found.curves.items():
+        names = ("student_loss", "critic_loss") if phase == found.last else ("student_loss",)
+        for name in names if phase in found.phases else ():
+            for step, values in _by_step(points, name).items():
+                spread = {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
+                yield {
+                    **{"phase": phase, **cell._asdict(), "step": step, "quantity": name},
+                    **spread,
+                    "num_seeds": len(values),
+                }
 
 
 def _draw_cell(axis: "Axes", found: Found, cell: Cell) -> None:
@@ -85,18 +100,24 @@ def _draw_cell(axis: "Axes", found: Found, cell: Cell) -> None:
 
 def _draw_band(axis: "Axes", points: Iterable[CurvePoint], name: str, look: dict[str, Any]) -> None:
     """Mean and range over seeds at each step; no scale where it was never reported."""
+    values = _by_step(points, name)
+    if not values:
+        axis.set_yticks([])
+        return
+    steps = list(values)
+    low, high = ([end(values[step]) for step in steps] for end in (min, max))
+    axis.fill_between(steps, low, high, color=look["color"], alpha=0.22, linewidth=0)
+    axis.plot(steps, [float(np.mean(values[step])) for step in steps], **look)
+
+
+def _by_step(points: Iterable[CurvePoint], name: str) -> dict[int, list[float]]:
+    """Values over seeds of each step at which it was reported, in their order."""
     values: dict[int, list[float]] = {}
     for point in points:
         value = vars(point)[name]
         if value is not None:
             values.setdefault(point.step, []).append(value)
-    if not values:
-        axis.set_yticks([])
-        return
-    steps = sorted(values)
-    low, high = ([end(values[step]) for step in steps] for end in (min, max))
-    axis.fill_between(steps, low, high, color=look["color"], alpha=0.22, linewidth=0)
-    axis.plot(steps, [float(np.mean(values[step])) for step in steps], **look)
+    return dict(sorted(values.items()))
 
 
 def read_clips(reports: Path, found: Found) -> dict[Cell, np.ndarray]:
@@ -133,7 +154,7 @@ def draw_clips(found: Found, study: Study, clips: dict[Cell, np.ndarray], path: 
             cell = Cell(method, loss)
             if cell in clips:
                 pixels = strip(clips[cell][:NUM_SHOWN, :num_frames])
-                axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none")
             else:
                 said, _ = found.absence(found.last, cell)
                 cross_out(axis, (0.0, 0.0, 1.0, 1.0), said, transform=axis.transAxes)
@@ -142,4 +163,19 @@ def draw_clips(found: Found, study: Study, clips: dict[Cell, np.ndarray], path: 
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.set_title(method.replace("_", " "), fontsize=9, loc="center")
     figure.align_ylabels(axes[:, 0])
-    return save(figure, path, study)
+    return save(figure, path, study, list(_clip_rows(found, clips, num_frames)))
+
+
+def _clip_rows(found: Found, clips: dict[Cell, np.ndarray], num_frames: int) -> Iterator[dict[str, Any]]:
+    """A row a clip: where it lies in samples.npz, and the mean excess FVD of its cell."""
+    for cell, shown in clips.items():
+        phase = next(phase for phase in (TUNED, DEFAULT, START) if cell in found.means.get(phase, {}))
+        for clip in range(min(NUM_SHOWN, len(shown))):
+            yield {
+                **cell._asdict(),
+                "phase": phase,
+                "clip": clip,
+                "first_frame": 1,
+                "last_frame": min(num_frames, shown.shape[1]),
+                "excess_fvd": found.means[phase][cell][EXCESS].mean,
+            }

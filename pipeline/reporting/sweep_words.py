@@ -6,16 +6,15 @@ from pipeline.reporting.sweep_read import (
     COMPARED,
     DEFAULT,
     EXCESS,
-    OPEN,
     START,
     TUNED,
     Found,
-    OrderRow,
     bounds,
     cell_of,
     interval,
     name_of,
 )
+from pipeline.reporting.sweep_records import OPEN, OrderRow
 from pipeline.reporting.sweep_tables import notices
 from pipeline.sweep.statistics import PERCENTILE_COVERAGE
 
@@ -133,6 +132,17 @@ def warnings_of(found: Found, study: Study) -> list[str]:
     """What a reader must know before the numbers."""
     lines = notices(study, codec=found.codec, profile=found.profile, who="These students", command=COMMAND)
     return lines + incomplete(found)
+
+
+def absent_said(found: Found, study: Study) -> list[str]:
+    """What a reader of one figure must know: whose students they are, and which cells are not in it."""
+    lines = notices(study, codec=found.codec, profile=found.profile, who="These students", command=COMMAND)
+    absent = [
+        f"{name_of(cell)} ({found.absence(found.last, cell)[0]})"
+        for cell in found.cells
+        if cell not in found.means[found.last]
+    ]
+    return lines + [f"not measured, {WORDS[found.last]}: {listed(absent)}"] * bool(absent)
 
 
 def incomplete(found: Found) -> list[str]:

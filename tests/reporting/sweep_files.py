@@ -21,6 +21,7 @@ METRICS = (
     "calls_per_frame",
 )
 COSTS = ("student_updates", "critic_updates", "clips_seen", "tflop", "seconds")
+SAMPLING = ("latency_ms", "frames_per_s")
 SETTING = ("learning_rate", "critic_rate_factor", "critic_updates_a_step")
 SEEDS = (1, 2, 3)  # of the results; tuning has its own, 0
 NUM_TUNING = 4  # trials a cell
@@ -49,6 +50,7 @@ def trial_row(method, loss, phase, seed, rng, *, setting=(None, None, None), gai
         "split": "metric" if phase == "tuning" else "test", **dict(zip(SETTING, setting, strict=True)),
         "num_steps": 0 if loss == "start" else 60, "status": "done", "reason": "",
         **dict(zip(METRICS, metrics, strict=True)), **dict(zip(COSTS, costs, strict=True)),
+        **dict(zip(SAMPLING, (8.0 + excess / 9, 90.0 - excess / 2), strict=True)),
         "train_fingerprint": "" if loss == "start" else f"{abs(hash_of(method, loss, phase, seed, setting)):016x}",
         "evaluate_fingerprint": f"{abs(hash_of('of', method, loss, phase, seed, setting)):016x}",
     }  # fmt: skip
@@ -87,7 +89,7 @@ def trial_rows(*, phases=PHASES, num_seeds=3, cells=CELLS, failed=(FAILED,), lef
     for row in rows:
         place = (row["method"], row["loss"], row["phase"], row["seed"])
         if place in (*failed, *left):  # of a sweep that was interrupted, some are left to be made
-            empty = (*METRICS, *COSTS, "train_fingerprint", "evaluate_fingerprint")
+            empty = (*METRICS, *COSTS, *SAMPLING, "train_fingerprint", "evaluate_fingerprint")
             row |= {"status": "failed", "reason": REASON * (place in failed), **dict.fromkeys(empty, "")}
     return sorted(rows, key=lambda row: (row["phase"], row["method"], row["loss"], row["seed"]))
 
@@ -208,9 +210,22 @@ def curve_rows(rows):
                        "step": step, "student_loss": student, "critic_loss": critic, "grad_norm": 1.0}  # fmt: skip
 
 
+def drift_rows(rows):
+    """Windows of 8 frames that overlap by half, and 16 frames."""
+    for row in rows:
+        if row["status"] == "done" and row["phase"] != "tuning":
+            name = {key: row[key] for key in ("method", "loss", "phase", "seed")}
+            for at in (1, 5, 9):
+                distance = row["excess"] * (1 - (at - 1) / 40) + 2.1
+                yield {**name, "measure": "window", "at": at, "distance": distance, "floor": 2.1}
+            for at in range(1, 17):
+                distance = 0.3 + row["excess"] / 8 * at**-0.2
+                yield {**name, "measure": "frame", "at": at, "distance": distance, "floor": 0.3}
+
+
 HEADS = {
     "trials.csv": ("method", "loss", "phase", "seed", "split", *SETTING, "num_steps", "status", "reason", *METRICS,
-                   *COSTS, "train_fingerprint", "evaluate_fingerprint"),
+                   *COSTS, *SAMPLING, "train_fingerprint", "evaluate_fingerprint"),
     "cells.csv": ("phase", "method", "loss", "metric", "mean", "low", "high", "num_seeds"),
     "pairs.csv": ("phase", "a", "b", "difference", "low", "high", "p_adjusted", "probability", "probability_low",
                   "probability_high", "verdict", "confounds"),
@@ -218,6 +233,7 @@ HEADS = {
     "orders.csv": ("phase", "published", "tau", "low", "high", "p_value", "num_cells", "cells"),
     "audit.csv": ("phase", "a", "b", "path", "value_a", "value_b", "kind", "reason"),
     "curves.csv": ("method", "loss", "phase", "seed", "step", "student_loss", "critic_loss", "grad_norm"),
+    "drift.csv": ("method", "loss", "phase", "seed", "measure", "at", "distance", "floor"),
 }  # fmt: skip
 
 
@@ -236,7 +252,7 @@ def write_sweep(reports, *, codec=CODEC, profile="default", missing=(), **which)
     tables = {
         "trials.csv": rows, "cells.csv": cell_rows(rows), "pairs.csv": pair_rows(rows, confounded),
         "ranks.csv": rank_rows(rows), "orders.csv": order_rows(rows), "audit.csv": audited,
-        "curves.csv": curve_rows(rows),
+        "curves.csv": curve_rows(rows), "drift.csv": drift_rows(rows),
     }  # fmt: skip
     for name, lines in tables.items():
         with (directory / name).open("w", newline="") as file:

@@ -10,15 +10,17 @@ import pytest
 from pipeline.grid import Cell
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.read import TIMES, artifact_digest, read_study
-from pipeline.reporting.sweep import as_text, sweep_section
+from pipeline.reporting.sweep import CAPTIONS, as_text, sweep_sections
 from pipeline.reporting.sweep_audit import differences
-from pipeline.reporting.sweep_read import AuditRow, bounds, read_sweep
+from pipeline.reporting.sweep_read import bounds, read_sweep
+from pipeline.reporting.sweep_records import AuditRow
 from pipeline.reporting.sweep_rows import MEASURES
 from pipeline.reporting.sweep_trainings import read_clips
-from pipeline.reporting.sweep_words import answer, caveats, incomplete, warnings_of
+from pipeline.reporting.sweep_words import COMMAND, answer, caveats, incomplete, warnings_of
 from tests.reporting.sweep_files import CELLS, EXCLUDED, HEADS, REASON, write_sweep
 
-PICTURES = ("sweep_matrix.svg", "sweep_ranks.svg", "sweep_pairs.svg", "sweep_curves.svg", "sweep_clips.png")
+PICTURES = tuple(CAPTIONS)
+PARTS = ("drift", "compared", "cost", "training", "clips", "audit")
 FEW = (("diffusion_forcing", "dmd"), ("self_forcing", "dmd"))
 
 
@@ -28,7 +30,17 @@ def with_sweep(reports, **which):
 
 
 def section_of(reports):
-    return unescape("\n".join(sweep_section(read_study(reports), reports)))
+    return unescape("\n".join(line for part in sections_of(reports).values() for line in part))
+
+
+def sections_of(reports):
+    return sweep_sections(read_study(reports), reports)
+
+
+def data_of(reports, name):
+    """The rows that stand beside a figure."""
+    with (reports / "figures" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def edit(path, change):
@@ -53,15 +65,18 @@ def page(run):
 
 
 def test_there_is_no_section_without_a_sweep(reports):
-    assert sweep_section(read_study(reports), reports) == []
+    assert sections_of(reports) == {}
 
 
 def test_the_section_holds_its_figures_tables_and_command(run, page):
     assert page.count("<figure") == len(PICTURES)
     assert page.count("<table") == 2 + 1 + 2  # of each phase; settings and costs; the audit, folded and not
     assert "<code>python3 -m pipeline sweep</code>" in page
+    assert page.count('<p class="source">') == page.count(f"<code>{COMMAND}</code></p></figure>") == len(PICTURES)
     for name in PICTURES:
-        assert (run / "figures" / name).stat().st_size > 10_000
+        assert (run / "figures" / f"{name}.svg").stat().st_size > 10_000
+        assert (run / "figures" / f"{name}.png").stat().st_size > 10_000
+        assert data_of(run, name)
 
 
 def test_page_and_terminal_show_the_means_of_the_file_with_their_intervals(run, page):
@@ -79,6 +94,16 @@ def test_page_and_terminal_show_the_means_of_the_file_with_their_intervals(run, 
         assert line.split("</td>")[0].endswith(f"<td>{row['num_seeds']}")
         if row["metric"] == "excess":
             assert f"{mean} [{low}, {high}]" in text
+
+
+def test_the_parts_of_the_page_hold_each_its_figure(run):
+    parts = sections_of(run)
+    assert tuple(parts) == PARTS
+    shown = {name: re.findall(r'<figure id="figure-(\w+)"', "".join(lines)) for name, lines in parts.items()}
+    assert shown["drift"] == ["sweep_drift"]
+    assert shown["compared"] == ["sweep_matrix", "sweep_ranks", "sweep_pairs"]
+    assert shown["cost"] == ["sweep_cost"]
+    assert shown["training"] + shown["clips"] + shown["audit"] == ["sweep_curves", "sweep_clips"]
 
 
 def test_text_fits_a_terminal_of_120_columns(run):
@@ -220,14 +245,16 @@ def test_students_of_another_codec_or_profile_are_told(reports):
 def test_every_table_and_figure_of_a_smoke_sweep_warns(tmp_path, write_run):
     reports = with_sweep(write_run(tmp_path, "smoke"), profile="smoke")
     assert section_of(reports).count("profile smoke: these numbers mean nothing") == len(PICTURES) + 3
-    for name in PICTURES[:-1]:
-        assert "#b00020" in (reports / "figures" / name).read_text()
+    for name in PICTURES:
+        assert "#b00020" in (reports / "figures" / f"{name}.svg").read_text()
 
 
 def test_pictures_are_the_same_bytes_in_another_place(run, page, reports):
     assert section_of(with_sweep(reports)) == page
     for name in PICTURES:
-        assert (reports / "figures" / name).read_bytes() == (run / "figures" / name).read_bytes()
+        for kind in ("svg", "png", "csv"):
+            of_both = [(one / "figures" / f"{name}.{kind}").read_bytes() for one in (reports, run)]
+            assert of_both[0] == of_both[1]
 
 
 @pytest.mark.parametrize("name", ["run.json", *HEADS])
