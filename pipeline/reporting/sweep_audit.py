@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pipeline.grid import Cell
 from pipeline.reporting.read import short_name
+from pipeline.reporting.sweep_csv import AuditRow
 from pipeline.reporting.sweep_read import cell_of
-from pipeline.reporting.sweep_records import AuditRow
 
 KINDS = {  # in the order in which a reader must know them
     "confounds": "differs, and should not: pairs that differ in it are confounded",

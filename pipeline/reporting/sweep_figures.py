@@ -10,8 +10,8 @@ from pipeline.grid import Cell
 from pipeline.losses import LOSSES
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import FAINT, FLOOR, HUES, INK, MARKERS, WIDE, new_figure, save
+from pipeline.reporting.sweep_csv import MeanRow
 from pipeline.reporting.sweep_read import DEFAULT, EXCLUDED, FAILED, MISSING, START, TUNED, Found, bounds
-from pipeline.reporting.sweep_records import MeanRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from pipeline.grid import Cell
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.read import Study, short_name
 from pipeline.reporting.style import FAINT, HUES, INK, WIDE, new_figure, save
+from pipeline.reporting.sweep_csv import OrderRow
 from pipeline.reporting.sweep_figures import TITLES, ink_on, plain, seeds_and_clips
 from pipeline.reporting.sweep_read import DEFAULT, EXCESS, TUNED, Found, bounds, cell_of, interval
-from pipeline.reporting.sweep_records import OrderRow
 from pipeline.sweep.published import PUBLISHED
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pipeline.grid import Cell
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
 from pipeline.reporting.read import TIMES
-from pipeline.reporting.sweep_records import (
+from pipeline.reporting.sweep_csv import (
     FRAME,
     WINDOW,
     AuditRow,

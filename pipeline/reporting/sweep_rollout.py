@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.grid import Cell
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.style import FAINT, INK, WIDE, new_figure, save
+from pipeline.reporting.sweep_csv import FRAME, WINDOW
 from pipeline.reporting.sweep_figures import cross_out, look_of, plain, plain_numbers
 from pipeline.reporting.sweep_read import START, Found
-from pipeline.reporting.sweep_records import FRAME, WINDOW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,7 @@ from pipeline.reporting.columns import COLUMNS, NOTHING, Column
 from pipeline.reporting.markup import cell as td
 from pipeline.reporting.markup import row_head, table
 from pipeline.reporting.read import TIMES
+from pipeline.reporting.sweep_csv import MeanRow, TrialRow
 from pipeline.reporting.sweep_read import (
     DONE,
     EXCESS,
@@ -19,7 +20,6 @@ from pipeline.reporting.sweep_read import (
     interval,
     name_of,
 )
-from pipeline.reporting.sweep_records import MeanRow, TrialRow
 from pipeline.reporting.sweep_tables import Place, text_table
 from pipeline.reporting.tables import best_rows
 

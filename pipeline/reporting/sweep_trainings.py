@@ -11,9 +11,9 @@ from pipeline.grid import Cell
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.samples import strip
 from pipeline.reporting.style import HUES, WIDE, new_figure, save, without_grid
+from pipeline.reporting.sweep_csv import CurvePoint
 from pipeline.reporting.sweep_figures import TITLES, cross_out, plain
 from pipeline.reporting.sweep_read import COMPARED, DEFAULT, EXCESS, START, TUNED, Found
-from pipeline.reporting.sweep_records import CurvePoint
 from pipeline.reporting.sweep_tables import reading
 
 if TYPE_CHECKING:

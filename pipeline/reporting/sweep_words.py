@@ -2,6 +2,7 @@
 
 from pipeline.reporting.read import Study
 from pipeline.reporting.sweep_audit import differences
+from pipeline.reporting.sweep_csv import OPEN, OrderRow
 from pipeline.reporting.sweep_read import (
     COMPARED,
     DEFAULT,
@@ -14,7 +15,6 @@ from pipeline.reporting.sweep_read import (
     interval,
     name_of,
 )
-from pipeline.reporting.sweep_records import OPEN, OrderRow
 from pipeline.reporting.sweep_tables import notices
 from pipeline.sweep.statistics import PERCENTILE_COVERAGE
 

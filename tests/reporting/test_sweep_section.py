@@ -12,8 +12,8 @@ from pipeline.records import DamagedRecordError
 from pipeline.reporting.read import TIMES, artifact_digest, read_study
 from pipeline.reporting.sweep import CAPTIONS, as_text, sweep_sections
 from pipeline.reporting.sweep_audit import differences
+from pipeline.reporting.sweep_csv import AuditRow
 from pipeline.reporting.sweep_read import bounds, read_sweep
-from pipeline.reporting.sweep_records import AuditRow
 from pipeline.reporting.sweep_rows import MEASURES
 from pipeline.reporting.sweep_trainings import read_clips
 from pipeline.reporting.sweep_words import COMMAND, answer, caveats, incomplete, warnings_of

@@ -1,4 +1,4 @@
-"""The rows of the files in reports/grid, by name of their columns."""
+"""The rows of the files in reports/grid, by the names of their columns."""
 
 from dataclasses import dataclass
 
