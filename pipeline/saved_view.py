@@ -17,11 +17,19 @@ NOTE = """# forcing-grid
 One run a unit of work: a stage of the pipeline, or one item of it, under one parent run a profile.
 A sweep is a run with a child a trial: of the laboratory, what a cell settled on and the verdicts on it, as tags;
 of the sweep `grid`, a training of a cell (method x loss) with one seed, whose own note says what its tags are.
-`final.*` are the unit's results; the other metrics are its training curves, by step.
+`final.*` are the unit's results; the other metrics are its training curves. Steps are updates of the student.
 
-Everything here is read from `reports/` and from running units, and can be deleted: `python3 -m pipeline track`
-writes it anew. Runs with the tag `current = false` belong to parameters or code that are no longer those of the
-project. Numbers of the profile `smoke` mean nothing.
+Where things are. The matrix of method x loss, its figures and what is missing: the run `sweep grid`. Clips that
+play: `samples.gif`, among the artifacts of a trial and of each `evaluate@...`. Models of the cells: *Models*; the
+best is registered as `forcing-grid`, alias `best`: mlflow.pyfunc.load_model("models:/forcing-grid@best").
+
+From a run to where it comes from: the tags `dvc.stage` (`dvc repro STAGE` makes it again), `dvc.lock` (sha256 of
+its entry), `git.revision` (the code), `fingerprint` (of the unit: work/*/FINGERPRINT). And back: search for
+tags.`dvc.stage` = "rollout@gan" and tags.current = "true", or look the id up in mlartifacts/runs.json.
+
+Everything here is read from `reports/`, from units below `work/` and from running ones, and can be deleted:
+`python3 -m pipeline track` writes it anew. Runs with the tag `current = false` belong to parameters or code that
+are no longer those of the project. Numbers of the profile `smoke` mean nothing.
 """
 COMPARED = (  # a bar each
     "final.fvd.excess",

@@ -23,10 +23,12 @@ class Table:
 
     params: columns that were set, not measured. words: numbers that are told as words, as a seed is. curves: a file
     with the rows of all trainings, told apart by columns of trials. means: a file with a row a cell and metric.
+    command: of a sweep that is no stage of DVC.
     """
 
     file: str
     names: tuple[str, ...]
+    command: str = ""
     params: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     curves: str = ""
@@ -36,9 +38,11 @@ class Table:
 
 TABLES = {  # by the directory below reports/
     "laboratory": Table("verdicts.csv", ("cell", "process", "critics")),
-    "cells": Table("cells.csv", ("method", "loss")),
-    "ablation": Table("diffusion.csv", ("prediction", "weighting", "schedule")),
-    "causal_forcing": Table("inits.csv", ("init",)),
+    "cells": Table("cells.csv", ("method", "loss"), "python3 -m pipeline every-cell"),
+    "ablation": Table(
+        "diffusion.csv", ("prediction", "weighting", "schedule"), "python3 -m pipeline ablate-diffusion"
+    ),
+    "causal_forcing": Table("inits.csv", ("init",), "python3 -m pipeline causal-forcing"),
     "grid": Table(
         "trials.csv", ("method", "loss", "phase", "seed"),
         params=("learning_rate", "critic_rate_factor", "critic_updates_a_step", "num_steps"),
@@ -47,7 +51,10 @@ TABLES = {  # by the directory below reports/
     ),
 }  # fmt: skip
 
-FIGURES = {"grid": "sweep_*"}  # of the report, by the directory below reports/
+FIGURES = {  # of the report, by the directory below reports/
+    "grid": ("sweep_*", "grid*", "matrix.*"),
+    "laboratory": ("laboratory_*",),
+}
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,25 @@ class Sweep:
     failed: dict[str, str]  # reasons, by the name of the trial
     trials: tuple[Trial, ...]
     means: dict[str, float] = field(default_factory=dict)  # over seeds, by phase, cell and metric
-    origin: dict[str, str] = field(default_factory=dict)  # tags: budget, and the revision of the code
+    budget: str = ""  # that every training had
+    revisions: tuple[dict[str, Any] | None, ...] = ()  # of the code; None without git
     missing: tuple[str, ...] = ()  # names of trials that are still to be made
 
     @property
     def figures(self) -> list[Path]:
-        """Those of the report, drawn of this sweep or of one before."""
-        return sorted(self.directory.parent.glob(f"figures/{FIGURES[self.name]}")) if self.name in FIGURES else []
+        """Those of the report, each as picture and as numbers, drawn of this sweep or of one before."""
+        patterns = FIGURES.get(self.name, ())
+        return sorted({path for one in patterns for path in self.directory.parent.glob(f"figures/{one}")})
+
+    @property
+    def command(self) -> str:
+        """That makes it where it is no stage of DVC."""
+        return TABLES[self.name].command
+
+    @property
+    def stage(self) -> str:
+        """The name of its DVC stage, if it is one."""
+        return "" if self.command else self.name
 
 
 def read_sweeps(reports: Path) -> tuple[list[Sweep], list[str]]:
@@ -112,7 +131,7 @@ def read_sweep(directory: Path) -> Sweep:
         about = json.loads(path.read_text())
         entries = {name: about[name] for name in ("profile", "failed")}
         entries |= {"params": about.get("params", {}), "missing": tuple(about.get("missing", ()))}
-        entries["origin"] = _origin(about)
+        entries |= {"budget": str(about.get("budget", "")), "revisions": tuple(about.get("revisions", ()))}
         curves: dict[tuple[str, ...], list[Row]] = {}
         if table.curves:
             path = directory / table.curves
@@ -131,18 +150,6 @@ def read_sweep(directory: Path) -> Sweep:
     except (ValueError, TypeError) as error:
         raise DamagedRecordError(f"{path} is damaged: {error}") from error
     return Sweep(directory, directory.name, **entries, fingerprint=digest_of(directory), trials=trials)
-
-
-def _origin(about: Mapping[str, Any]) -> dict[str, str]:
-    """Of the code, the first revision of several; "none" without git."""
-    if "budget" not in about:
-        return {}
-    revision = (about["revisions"] or [None])[0] or {"commit": "none", "dirty": "none"}
-    return {
-        "budget": str(about["budget"]),
-        "git.revision": str(revision["commit"]),
-        "git.dirty": str(revision["dirty"]).lower(),
-    }
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ def test_the_stage_finds_nothing_before_the_first_run(tmp_path, migrated, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["track"])
     assert track_stage.main() == 0
-    assert json.loads((tmp_path / "reports" / "tracked.json").read_text()) == {"pending": [], "sent": []}
+    assert json.loads((tmp_path / "reports" / "tracked.json").read_text()) == {"pending": [], "sent": {}}
 
 
 def test_a_server_that_does_not_answer_leaves_everything_pending(workspace, tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_a_server_that_answers_with_an_error_leaves_everything_pending(workspace
     assert f"{uri} has 0 runs, 2 are not yet sent:\n" in said
     assert "500" in said
     tracked = json.loads((workspace / "reports" / "tracked.json").read_text())
-    assert tracked == {"pending": ["7eac4e5", "c0dec"], "sent": []}
+    assert tracked == {"pending": ["7eac4e5", "c0dec"], "sent": {}}
 
 
 @pytest.mark.slow
@@ -83,10 +83,13 @@ def test_the_stage_writes_stable_fingerprints_and_passes_without_a_server(worksp
     assert away.returncode == 0
     assert "2 are not yet sent" in away.stderr
     tracked = workspace / "reports" / "tracked.json"
-    assert json.loads(tracked.read_text()) == {"pending": ["7eac4e5", "c0dec"], "sent": []}
+    assert json.loads(tracked.read_text()) == {"pending": ["7eac4e5", "c0dec"], "sent": {}}
     here = subprocess.run(command, cwd=workspace, env=env, capture_output=True, text=True)
     assert here.returncode == 0
-    assert json.loads(tracked.read_text()) == {"pending": [], "sent": ["7eac4e5", "c0dec"]}
+    assert json.loads(tracked.read_text()) == {
+        "pending": [],
+        "sent": {"codec": "c0dec", "teacher@causal": "7eac4e5"},
+    }
     assert here.stdout.startswith("dashboard: /#/experiments/")
 
 

@@ -1,0 +1,227 @@
+"""The models of a sweep's cells in MLflow: each logged once, loadable by its own call; the best under an alias."""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.ledger import Ledger
+from pipeline.mlflow_values import flatten
+from pipeline.sweep_notes import MODELS
+from pipeline.sweep_records import COMPARED, Sweep, Trial
+from pipeline.unit import digest_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+
+REGISTERED, ALIAS = "forcing-grid", "best"
+CODE = Path(__file__).with_name("logged_model.py")
+REQUIRED = ("mlflow", "torch", "numpy", "pandas", "safetensors", "jaxtyping", "pillow", "tqdm")  # by what it runs
+DESCRIPTION = """The student of the cell with the least mean excess of a sweep, in its last phase: the alias `best`.
+Tags of a version say which cell, seed and unit it is, and the excess; the model's own page has its run."""
+TOLD = (
+    *("profile", "sweep", "cell", "method", "loss", "phase", "seed", "train_fingerprint", "evaluate_fingerprint"),
+    *("git.revision", "dvc.stage", "current"),
+)  # tags of the trial that its model has, too
+AWAY = "none: its units or the codec are not on this machine"
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """note, tags: of the sweep's run."""
+
+    note: str = ""
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Of a trial's student, its codec, and the unit that judged it."""
+
+    student: Path
+    codec: Path
+    judged: Path
+
+    def are_here(self) -> bool:
+        """Whether all are, and the student speaks the latents of that codec."""
+        files = (self.student / "student.json", self.codec / "codec.json", self.judged)
+        if not all(path.exists() for path in files):
+            return False
+        return json.loads(files[0].read_text())["latents"] == digest_of(files[1])
+
+
+def chosen_trials(sweep: Sweep) -> dict[str, Trial]:
+    """The trial that stands for each cell: of the last of its phases, the seed with the least excess."""
+    measured = [t for t in sweep.trials if t.tags.get("phase") in COMPARED and "excess" in t.metrics]
+    measured.sort(key=lambda trial: (COMPARED.index(trial.tags["phase"]), -trial.metrics["excess"]))
+    return {trial.tags["cell"]: trial for trial in measured}
+
+
+def best_cell(sweep: Sweep, chosen: Mapping[str, Trial]) -> str:
+    """The cell with the least mean excess in the last phase."""
+    last = max(COMPARED.index(trial.tags["phase"]) for trial in chosen.values())
+    means = {cell: sweep.means.get(f"{COMPARED[last]}.{cell}.excess") for cell in chosen}
+    return min((mean, cell) for cell, mean in means.items() if mean is not None)[1]
+
+
+def write_models(ledger: Ledger, sweep: Sweep, runs: "Mapping[str, Run]", units: Path) -> Models:
+    """A model a cell, of those trials whose units are on this machine; the best cell's has the alias.
+
+    runs: of the trials, by name.
+    """
+    chosen = chosen_trials(sweep)
+    if not chosen or any("train_fingerprint" not in trial.tags for trial in chosen.values()):
+        return Models()
+    known = _known(ledger, sweep)
+    uris: dict[str, str] = {}
+    for cell, trial in chosen.items():
+        run, model = runs[trial.name], known.pop(trial.tags["evaluate_fingerprint"], None)
+        files = Files(
+            units / "cell" / trial.tags["train_fingerprint"] / "out",
+            ledger.workspace / "artifacts" / "codec",
+            units / "evaluate" / trial.tags["evaluate_fingerprint"] / "unit.json",
+        )
+        if model is not None:
+            _say(ledger, model, {"current": "true"})
+            uris[cell] = model.model_uri
+        elif files.are_here():
+            uris[cell] = _log(ledger, trial, run, files)
+        uri = uris.get(cell, AWAY)
+        if cell in uris and run.data.tags.get("model") != uri:
+            _link(ledger, trial, run, uri)
+        ledger.say(run, {"model": uri})
+    for model in known.values():
+        _say(ledger, model, {"current": "false"})
+    best = best_cell(sweep, chosen)
+    name = REGISTERED if sweep.profile == "default" else f"{REGISTERED}-{sweep.profile}"
+    said = f"The best, {best}, is not among them."
+    if best in uris:
+        version = _register(ledger, name, uris[best], chosen[best], runs[chosen[best].name])
+        said = f"The best, {best}, is version {version} of `{name}`, with the alias `{ALIAS}`."
+    uri = f"models:/{name}@{ALIAS}" if best in uris else next(iter(uris.values()), "models:/...")
+    note = MODELS.format(count=len(uris), all=len(chosen), uri=uri, best=said)
+    return Models(note, {"models": f"{len(uris)} of {len(chosen)} cells", "best": best})
+
+
+def _known(ledger: Ledger, sweep: Sweep) -> "dict[str, LoggedModel]":
+    """Models of this sweep, by the fingerprint of what judged them; one that was left half-written is deleted."""
+    found = {}
+    condition = f"tags.sweep = '{sweep.name}' AND tags.profile = '{sweep.profile}'"
+    for model in _pages(ledger, condition):
+        if model.status.name == "READY":
+            found[model.tags["evaluate_fingerprint"]] = model
+        else:
+            ledger.client.delete_logged_model(model.model_id)
+    return found
+
+
+def _pages(ledger: Ledger, condition: str) -> "Iterator[LoggedModel]":
+    token = None
+    while True:
+        page = ledger.client.search_logged_models([ledger.experiment], condition, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _say(ledger: Ledger, model: "LoggedModel", tags: dict[str, str]) -> None:
+    if not tags.items() <= model.tags.items():
+        ledger.client.set_logged_model_tags(model.model_id, tags)
+
+
+def _log(ledger: Ledger, trial: Trial, run: "Run", files: Files) -> str:
+    """The model of a trial, written to its end; its URI."""
+    from mlflow.models import Model
+
+    client, sampler = ledger.client, json.loads(files.judged.read_text())["work"]["sampler"]
+    tags = {name: run.data.tags[name] for name in TOLD if name in run.data.tags}
+    params = {name: str(value) for name, value in flatten({**trial.params, "sampler": sampler}).items()}
+    model = client.create_logged_model(
+        ledger.experiment, trial.tags["cell"], run.info.run_id, tags, params, "video diffusion student"
+    )
+    about = Model(
+        artifact_path=model.artifact_location,
+        model_uuid=model.model_id,
+        run_id=run.info.run_id,
+        model_id=model.model_id,
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        save_model(Path(directory), about, files, sampler)
+        client.log_model_artifacts(model.model_id, str(Path(directory) / "model"))
+    client.finalize_logged_model(model.model_id, "READY")
+    return model.model_uri
+
+
+def save_model(directory: Path, about: "object", files: Files, sampler: Mapping[str, object]) -> None:
+    """Write `directory/model`: code, weights, signature, requirements and an example; nothing of it is a pickle."""
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model as save
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    from pipeline.logged_model import COLUMNS
+
+    C, H, W = json.loads((files.codec / "codec.json").read_text())["frame_shape"]
+    request = Schema([ColSpec(DataType.long, name) for name in COLUMNS])
+    clips = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, H, W, C))])
+    for stem, source in (("student", files.student), ("codec", files.codec)):
+        (directory / stem).mkdir()
+        for ending in ("json", "safetensors"):
+            shutil.copyfile(source / f"{stem}.{ending}", directory / stem / f"{stem}.{ending}")
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tells of each validation
+    save(
+        path=directory / "model",
+        mlflow_model=about,
+        python_model=CODE,
+        code_paths=[str(CODE.parent)],
+        artifacts={stem: str(directory / stem) for stem in ("student", "codec")},
+        model_config={"sampler": sampler},
+        signature=ModelSignature(request, clips),
+        input_example=pd.DataFrame([(2, 8, 0)], columns=list(COLUMNS)),
+        pip_requirements=requirements(),
+    )
+
+
+def requirements() -> list[str]:
+    """What a model needs, at the versions of today; without the ending that names a build, like +cpu."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIRED]
+
+
+def _link(ledger: Ledger, trial: Trial, run: "Run", uri: str) -> None:
+    """The run leads to the model, and the model has the run's final numbers."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    model_id, step = uri.removeprefix("models:/"), int(trial.metrics.get("student_updates", 0))
+    ledger.client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step)])
+    numbers = [
+        Metric(name, value, run.info.end_time or 0, step, model_id=model_id)
+        for name, value in trial.metrics.items()
+    ]
+    ledger.client.log_batch(run.info.run_id, metrics=numbers)
+
+
+def _register(ledger: Ledger, name: str, uri: str, trial: Trial, run: "Run") -> str:
+    """The version of the registered model that is this one, new only if there is none; it alone has the alias."""
+    client = ledger.client
+    found = client.search_registered_models(f"name = '{name}'")
+    model = found[0] if found else client.create_registered_model(name, description=DESCRIPTION)
+    versions = [one for one in client.search_model_versions(f"name = '{name}'") if one.source == uri]
+    if versions:
+        version = str(versions[0].version)
+    else:
+        tags = {key: run.data.tags[key] for key in TOLD if key in run.data.tags and key != "current"}
+        tags |= {"excess": f"{trial.metrics['excess']:.4g}"}
+        made = client.create_model_version(
+            name, uri, run.info.run_id, tags=tags, model_id=uri.removeprefix("models:/")
+        )
+        version = str(made.version)
+    if str(model.aliases.get(ALIAS)) != version:
+        client.set_registered_model_alias(name, ALIAS, version)
+    return version
