@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pipeline.config import Params, load_params
-from pipeline.interfaces import Progress
 from pipeline.machine import machine
 from pipeline.unit import Work, digest_of, run_unit, write_json
+from stages.progress import Line
 
 ARTIFACTS, REPORTS = Path("artifacts"), Path("reports")
 
@@ -34,8 +32,8 @@ def publish(
     kind: of the unit, where others than this stage make the same ones; the stage itself if absent.
     """
     name = Path(stage, item)
-    with tqdm(desc=str(name), unit="step", disable=None, dynamic_ncols=True) as bar:
-        directory = run_unit(kind or stage, work, inputs, on_progress=lambda progress: _show(bar, progress))
+    with Line(str(name)) as line:
+        directory = run_unit(kind or stage, work, inputs, on_progress=line.follow)
     out, show = directory / "out", directory / "show"
     if out.exists():
         _replace(out, ARTIFACTS / name)
@@ -73,12 +71,6 @@ def _replace(source: Path | None, target: Path) -> None:
         target.mkdir(parents=True)
     else:
         shutil.copytree(source, target)
-
-
-def _show(bar: tqdm, progress: Progress) -> None:
-    bar.total = progress.num_steps
-    bar.set_postfix({name: f"{value:.4g}" for name, value in progress.metrics.items()}, refresh=False)
-    bar.update(progress.step - bar.n)
 
 
 def _one_line(error: Exception, code: int) -> int:

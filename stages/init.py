@@ -6,13 +6,11 @@ As the section `init` says: none, the causal teacher's, or those of a first regr
 from collections.abc import Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pipeline.config import Params
-from pipeline.interfaces import Progress
 from pipeline.training.init import Unit, make_all
 from pipeline.unit import run_unit
 from stages.entry import ARTIFACTS, publish, stage
+from stages.progress import Line
 
 
 def main(params: Params) -> None:
@@ -25,13 +23,8 @@ def main(params: Params) -> None:
 
 def make(unit: Unit, inputs: Mapping[str, Path]) -> Path:
     """What the last unit reads is kept as a unit, and is no artifact."""
-    with tqdm(desc=unit.name, unit="batch", disable=None, dynamic_ncols=True) as bar:
-
-        def show(progress: Progress) -> None:
-            bar.total = progress.num_steps
-            bar.update(progress.step - bar.n)
-
-        return run_unit(unit.kind, unit.work, inputs, on_progress=show)
+    with Line(unit.name) as line:
+        return run_unit(unit.kind, unit.work, inputs, on_progress=line.follow)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Where a sweep's tasks are run: a Ray cluster that is there from the first task on, and a bar for people."""
+"""Where a sweep's tasks are run: a Ray cluster that is there from the first task on, and a line for people."""
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from tqdm import tqdm
-
 from pipeline.sweep.plan import SweepRun
+from stages.progress import Line
 from sweeps.cluster import Resources, cluster
 from sweeps.on_ray import Event, on_ray
 from sweeps.parallel import Run
+from sweeps.runner import tell
 
 
 class Executor:
@@ -35,21 +34,21 @@ class Executor:
     def run(
         self, run: Run, tasks: Mapping[str, Any], weights: Mapping[str, int], *, name: str, noun: str
     ) -> Iterator[Event]:
-        """The last event of every task, whatever becomes of the others; the bar counts the weights."""
+        """The last event of every task, whatever becomes of the others; the line counts the weights."""
         if not tasks:
             return
-        shares, total, done = dict.fromkeys(tasks, 0.0), sum(weights.values()), 0
-        with tqdm(desc=name, total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
+        shares, num_failed = dict.fromkeys(tasks, 0.0), 0
+        with Line(name) as line:
+            tell(line, shares, weights, noun=noun)
             for event in on_ray(run, tasks, **self._start(), max_failures=self.max_failures):
                 if event.failure is not None:
+                    num_failed += event.is_last
                     again = "" if event.is_last else "; it is tried again"
-                    bar.write(f"{event.name}: {event.failure}{again}", file=sys.stderr)
+                    line.write(f"{event.name}: {event.failure}{again}")
                 shares[event.name] = 1.0 if event.is_last else event.share
+                tell(line, shares, weights, noun=noun, num_failed=num_failed)
                 if event.is_last:
-                    done += 1
-                    bar.set_postfix_str(f"{done} of {len(tasks)} {noun}", refresh=False)
                     yield event
-                bar.update(int(sum(share * weights[task] for task, share in shares.items())) - bar.n)
 
     def _start(self) -> dict[str, Any]:
         """What a task has of the cluster, which is started for the first of them.

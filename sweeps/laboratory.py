@@ -54,9 +54,8 @@ def main(params: Params) -> None:
     """Every prediction and every measurement, and what they say; exit code 1 when one of them failed."""
     run = params.laboratory
     tasks = tasks_of(run, params.seed)
-    outcome = run_all(
-        make, tasks, {key: num_updates(work) for key, work in tasks.items()}, name="laboratory", noun="units"
-    )
+    updates = {key: num_updates(work) for key, work in tasks.items()}
+    outcome = run_all(make, tasks, updates, name="laboratory", noun="units", name_of=words_of)
     if outcome.made:
         conclusions = write(run, params, outcome.made, outcome.failed, REPORTS / "laboratory")
         print(as_text(conclusions), flush=True)
@@ -64,6 +63,11 @@ def main(params: Params) -> None:
             print(f"\nprofile {params.profile}: these numbers mean nothing", flush=True)
         print(f"\nThe page: {write_laboratory(REPORTS, profile=params.profile)}", flush=True)
     end_if_failed(outcome, noun="units")
+
+
+def words_of(key: Key) -> str:
+    """For people."""
+    return "-".join(str(part) for part in key if part != "")
 
 
 def tasks_of(run: LaboratoryRun, seed: int) -> dict[Key, Unit]:
@@ -128,7 +132,7 @@ def write(
     target.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         replace_file(target / name, as_csv(rows))
-    reasons = {"-".join(map(str, key)): reason for key, reason in failed.items()}
+    reasons = {words_of(key): reason for key, reason in failed.items()}
     said = about({key: result.made for key, result in made.items()}, reasons)
     about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), **said}
     write_json(target / "run.json", about_it)

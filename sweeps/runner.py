@@ -1,4 +1,4 @@
-"""What every sweep does: its tasks side by side under one bar, and in each task one unit after another."""
+"""What every sweep does: its tasks side by side under one line, and in each task one unit after another."""
 
 import json
 import os
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tqdm import tqdm
-
 from pipeline.interfaces import Progress
 from pipeline.machine import machine
 from pipeline.unit import Work, digest_of, run_unit
+from stages.progress import Line
 from sweeps.parallel import OnShare, Run, in_parallel
 
 PARTS = ("unit", "metrics", "timing")  # files of a unit
@@ -32,33 +31,51 @@ class Outcome(Generic[Key]):
 
 
 def run_all(
-    run: Run, tasks: Mapping[Key, Any], num_updates: Mapping[Key, int], *, name: str, noun: str
+    run: Run,
+    tasks: Mapping[Key, Any],
+    num_updates: Mapping[Key, int],
+    *,
+    name: str,
+    noun: str,
+    name_of: Callable[[Key], str] = str,
 ) -> Outcome[Key]:
     """Every task, as many at once as there are cores, whatever becomes of the others.
 
-    The bar counts `num_updates` of every task, and says how many of the `noun` are done. Ctrl-C ends the program
-    with one line.
+    The line counts `num_updates` of every task, and says how many of the `noun` are done, and which are at work.
+    Ctrl-C ends the program with one line.
     """
-    keys = list(tasks)
-    made, failed, shares = {}, {}, [0.0] * len(keys)
-    total = sum(num_updates[key] for key in keys)
+    keys, made, failed = list(tasks), {}, {}
+    weights = {name_of(key): num_updates[key] for key in keys}
+    shares = dict.fromkeys(weights, 0.0)
     try:
-        with tqdm(desc=name, total=total, unit="step", disable=None, dynamic_ncols=True) as bar:
+        with Line(name) as line:
+            tell(line, shares, weights, noun=noun)
             for event in in_parallel(run, list(tasks.values()), num_processes=os.cpu_count() or 1):
                 key = keys[event.index]
                 if event.failure is not None:
                     failed[key] = event.failure
-                    bar.write(f"{key}: {event.failure}", file=sys.stderr)
+                    line.write(f"{name_of(key)}: {event.failure}")
                 elif event.is_last:
                     made[key] = event.result
-                    bar.set_postfix_str(f"{len(made)} of {len(keys)} {noun}", refresh=False)
-                shares[event.index] = 1.0 if event.is_last else event.share
-                done = sum(share * num_updates[key] for share, key in zip(shares, keys, strict=True))
-                bar.update(int(done) - bar.n)
+                shares[name_of(key)] = 1.0 if event.is_last else event.share
+                tell(line, shares, weights, noun=noun, num_failed=len(failed))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on from here\n")
         sys.exit(INTERRUPTED)
     return Outcome(*({key: part[key] for key in keys if key in part} for part in (made, failed)))
+
+
+def tell(
+    line: Line, shares: Mapping[str, float], weights: Mapping[str, int], *, noun: str, num_failed: int = 0
+) -> None:
+    """How many tasks are made, how many failed, which have begun. shares: done, of 1; weights: steps."""
+    begun = [name for name, share in shares.items() if 0 < share < 1]
+    ended = sum(share == 1 for share in shares.values())
+    words = [f"{ended - num_failed} of {len(shares)} {noun}"]
+    words += [f"{num_failed} failed"] if num_failed else []
+    words += [f"at {', '.join(begun)}"] if begun else []
+    done = int(sum(share * weights[name] for name, share in shares.items()))
+    line.show(done, sum(weights.values()), ", ".join(words))
 
 
 def end_if_failed(outcome: Outcome[Any], *, noun: str) -> None:
