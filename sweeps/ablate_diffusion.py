@@ -12,7 +12,7 @@ from pipeline.config import Params
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
 from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.parallel import OnShare
-from sweeps.runner import NEEDED, InTurn, Made, Outcome, about, check_inputs, end_if_failed, run_all
+from sweeps.runner import NEEDED, InTurn, Made, Outcome, about, check_inputs, end_if_failed, run_all, show
 
 SHARES = {"train": 0.62, "evaluate": 0.29, "spread": 0.09}  # of the time, measured on the default profile
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def main(params: Params) -> None:
     outcome = run_all(make, teachers, updates, name="ablate-diffusion", noun="teachers")
     if outcome.made:
         write(params, outcome, REPORTS / "ablation")
-        print(as_text(read_objectives(REPORTS)), flush=True)
+        show(as_text(read_objectives(REPORTS)))
         print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
     end_if_failed(outcome, noun="teachers")
 

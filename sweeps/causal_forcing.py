@@ -16,7 +16,7 @@ from pipeline.training.init import CONTEXTS, Setting, Unit, make_all
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
 from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.parallel import OnShare
-from sweeps.runner import NEEDED, InTurn, Made, Outcome, about, check_inputs, end_if_failed, run_all
+from sweeps.runner import NEEDED, InTurn, Made, Outcome, about, check_inputs, end_if_failed, run_all, show
 
 TEACHERS = {name: f"teacher/{name}" for name in CONTEXTS}
 # Of the time, by what a unit's name ends with; trajectories are there when a way to begin asks for them.
@@ -51,7 +51,7 @@ def main(params: Params) -> None:
     outcome = run_all(make, tasks, updates, name="causal-forcing", noun="inits")
     if outcome.made:
         write(experiment, params, outcome, REPORTS / "causal_forcing")
-        print(as_text(read_beginnings(REPORTS)), flush=True)
+        show(as_text(read_beginnings(REPORTS)))
         print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
     end_if_failed(outcome, noun="inits")
 

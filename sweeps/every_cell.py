@@ -14,7 +14,7 @@ from pipeline.params import TEACHERS
 from pipeline.sweep.plan import START, name_of
 from pipeline.unit import as_plain, digest_of, replace_file, write_json
 from stages.entry import ARTIFACTS, REPORTS, stage
-from sweeps.runner import about, check_inputs, end_if_failed, run_all
+from sweeps.runner import about, check_inputs, end_if_failed, run_all, show
 from sweeps.trial import CURVES, Result, Row, Task, inputs_of_cell, make
 
 
@@ -29,7 +29,7 @@ def main(params: Params) -> None:
     outcome = run_all(make, tasks, updates, name="every cell", noun="cells")
     if outcome.made:
         write(params, outcome.made, outcome.failed, REPORTS / "cells")
-        print(as_text(read_cells(REPORTS)), flush=True)
+        show(as_text(read_cells(REPORTS)))
         print(f"\nReport: {write_report(REPORTS, profile=params.profile)}")
     end_if_failed(outcome, noun="cells")
 

@@ -27,13 +27,18 @@ from pipeline.unit import as_plain, replace_file, write_json
 from stages.entry import REPORTS, stage
 from sweeps import laboratory_neural as neural
 from sweeps.parallel import OnShare
-from sweeps.runner import InTurn, Made, about, end_if_failed, run_all
+from sweeps.runner import InTurn, Made, about, end_if_failed, run_all, show
 
 PREDICTED, EXPOSURE = "predicted", "exposure"  # in the place of a cell
 NOT_MEASURED = (PREDICTED, EXPOSURE, neural.NEURAL, neural.ESTIMATORS)
 PREDICTION_STEPS = 4000  # of the bar, for the predictions of one process
 OF_THE_BEST = ("forward_kl", "reverse_kl", "integration_error")
 AFTER_THE_FIRST = ("correlation", "reverse_kl_by_frame")
+HEADS = ["cell", "on", "settles next to", "away", "derived", "claimed"]
+NUM_LEFT = 3  # columns of words, which stand to the left
+LEGEND = """\
+away: distance from that optimum. derived, claimed: whether it is the one that was derived, or claimed, of the cell.
+Every cell is held to its own, so that none is the best."""
 Row = dict[str, Any]
 Unit = Predict | Measure | MeasureFlowMap | Exposure | NeuralTask | EstimatorBias
 
@@ -58,7 +63,7 @@ def main(params: Params) -> None:
     outcome = run_all(make, tasks, updates, name="laboratory", noun="units", name_of=words_of)
     if outcome.made:
         conclusions = write(run, params, outcome.made, outcome.failed, REPORTS / "laboratory")
-        print(as_text(conclusions), flush=True)
+        show(as_text(conclusions))
         if params.profile != PROFILE_OF_RESULTS:
             print(f"\nprofile {params.profile}: these numbers mean nothing", flush=True)
         print(f"\nThe page: {write_laboratory(REPORTS, profile=params.profile)}", flush=True)
@@ -196,26 +201,25 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 def as_text(conclusions: list[Conclusion]) -> str:
     """The table of the terminal, and what all processes say of every claim."""
-    import pandas as pd
+    from pipeline.reporting.sweep_tables import text_table
 
-    table = pd.DataFrame([line_of(one) for one in conclusions])
+    table = text_table([HEADS, *map(line_of, conclusions)], num_left=NUM_LEFT)
     lines = [f"{row['claim']} ({row['reading']}): {row['verdict']}" for row in over_cells(conclusions)]
-    shown = table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
-    return "\n".join([shown, "", "Claims, as the table and as the text of the post have them:", *lines])
+    return "\n".join([table, "", LEGEND, "", "Claims, as the table and as the text of the post have them:", *lines])
 
 
-def line_of(one: Conclusion) -> Row:
+def line_of(one: Conclusion) -> list[str]:
     """Of one cell: where it settled, whether that was derived, and what it says of the claims."""
-    claims = [f"{opinion.objective} {opinion.judgement.verdict.value}" for opinion in one.claims.values()]
-    return {
-        "cell": one.cell,
-        "on": one.process,
-        "critics": one.critics,
-        "settles next to": one.identified.nearest,
-        "distance": one.identified.distance,
-        "as derived": one.derivation.judgement.verdict.value if one.derivation else "",
-        "claimed": claims[0] if claims else "",
-    }
+    learned = ", learned critics" if one.critics == "learned" else ""
+    claims = [opinion.judgement.verdict.value for opinion in one.claims.values()]
+    return [
+        f"{one.cell}{learned}",
+        one.process,
+        one.identified.nearest,
+        f"{one.identified.distance:.3f}",
+        one.derivation.judgement.verdict.value if one.derivation else "",
+        claims[0] if claims else "",
+    ]
 
 
 if __name__ == "__main__":

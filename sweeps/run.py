@@ -28,7 +28,7 @@ from pipeline.sweep.tuning import Search
 from stages.entry import ARTIFACTS, REPORTS, stage
 from sweeps.executor import Executor
 from sweeps.finished import finished, first_unit
-from sweeps.runner import FAILED, INTERRUPTED, check_inputs
+from sweeps.runner import FAILED, INTERRUPTED, check_inputs, show
 from sweeps.storage import Storage
 from sweeps.trial import PriceTask, Result, Task, inputs_of_cell, inputs_of_training, make, measure_price
 from sweeps.write import write
@@ -73,7 +73,7 @@ def main(params: Params) -> None:
         code = INTERRUPTED
     if any(trial.phase == DEFAULT_PHASE for trial in sweep.results):  # else it could be compared with nothing
         write(sweep.params, sweep.planned, sweep.results, sweep.failed, REPORTS / "grid")
-        print(as_text(read_sweep(REPORTS)), flush=True)
+        show(as_text(read_sweep(REPORTS)))
     if sweep.failed:
         names = "; ".join(trial.name for trial in sweep.failed)
         sys.stderr.write(f"{len(sweep.failed)} of {len(sweep.planned)} trials failed: {names}\n")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Generic, TypeVar
 
 from pipeline.interfaces import Progress
@@ -18,6 +19,7 @@ PARTS = ("unit", "metrics", "timing")  # files of a unit
 NEEDED = ("prepare", "features", "codec")
 FIRST = "run python3 -m pipeline repro first"
 FAILED, INTERRUPTED = 1, 130
+WIDTH = 120  # columns of the terminal that tables are made for
 Key = TypeVar("Key", bound=Hashable)
 Made = dict[str, dict[str, Any]]  # by unit: what its files say
 
@@ -76,6 +78,15 @@ def tell(
     words += [f"at {', '.join(begun)}"] if begun else []
     done = int(sum(share * weights[name] for name, share in shares.items()))
     line.show(done, sum(weights.values()), ", ".join(words))
+
+
+def show(text: str) -> None:
+    """Print the table of a sweep and what it says, in lines of 120 columns, with what the table's mark means."""
+    from pipeline.reporting.tables import BEST
+
+    lines = [fill(line, WIDTH) for line in text.splitlines()]
+    meaning = [f"{BEST} best of its column"] if BEST in text else []
+    print("\n".join([*lines, *meaning]), flush=True)
 
 
 def end_if_failed(outcome: Outcome[Any], *, noun: str) -> None:

@@ -172,7 +172,9 @@ def _block(rows: list[Row], names: tuple[str, ...]) -> list[str]:
     lines[:2] = [["", *(f"{cell} " for cell in line[1:])] for line in lines[:2]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return [
-        " ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
+        " ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
         for line in lines
     ]
 
