@@ -1,15 +1,16 @@
 """What all sweeps tell people: how far they are, and a table that fits the terminal."""
 
+from stages.progress import Line
 from sweeps.runner import show, tell
 
 
-class Spy:
-    def show(self, step, num_steps, said):
+class Spy(Line):
+    def show(self, step, num_steps, said=""):
         self.shown = step, num_steps, said
 
 
 def told(shares, num_failed=0):
-    line = Spy()
+    line = Spy("cells")
     tell(line, shares, {"a": 10, "b": 30, "c": 60}, noun="cells", num_failed=num_failed)
     return line.shown
 
