@@ -1,8 +1,9 @@
 """Training curves of every unit as small multiples."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.records import Record
 from pipeline.reporting.read import Study
@@ -33,7 +34,32 @@ def draw_training(study: Study, path: Path) -> Path:
         for axis in line[len(names) :]:
             axis.set_visible(False)
     figure.supxlabel("step", fontsize=9)
-    return save(figure, path, study)
+    return save(figure, path, study, list(_values(trained)))
+
+
+def _values(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """A row a value of a curve."""
+    for record in records:
+        for name in metrics_of(record):
+            steps, values, smooth = _smoothed(record, name)
+            for step, value, mean in zip(steps, values, smooth, strict=True):
+                yield {
+                    "stage": record.name,
+                    "metric": name,
+                    "step": int(step),
+                    "value": value,
+                    "running_mean": mean,
+                }
+
+
+def _smoothed(record: Record, name: str) -> tuple[list[float], list[float], list[float]]:
+    """Steps, values, and the running mean of the values."""
+    import pandas as pd
+
+    rows = [row for row in record.curve if name in row]
+    values = [row[name] for row in rows]
+    smooth = pd.Series(values).rolling(max(1, len(rows) // SPAN), center=True, min_periods=1).mean()
+    return [row["step"] for row in rows], values, smooth.tolist()
 
 
 def metrics_of(record: Record) -> list[str]:
@@ -47,13 +73,9 @@ def _rows_of(names: list[str]) -> list[list[str]]:
 
 
 def _draw_curve(axis: "Axes", record: Record, name: str, colour: str) -> None:
-    import pandas as pd
-
-    rows = [row for row in record.curve if name in row]
-    steps, values = [row["step"] for row in rows], [row[name] for row in rows]
-    smooth = pd.Series(values).rolling(max(1, len(rows) // SPAN), center=True, min_periods=1).mean()
+    steps, values, smooth = _smoothed(record, name)
     axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-    axis.plot(steps, list(smooth), color=colour, linewidth=1.5)
+    axis.plot(steps, smooth, color=colour, linewidth=1.5)
     axis.set_title(name.replace("_", " "), fontsize=8, fontweight="normal")
     axis.tick_params(labelsize=7)
     axis.margins(x=0)

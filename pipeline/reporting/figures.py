@@ -1,10 +1,10 @@
 """Figures of the comparison: a function each, all drawn from a study alone."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.columns import COLUMNS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TERA = 1e12
 LEAST_SHARE = -0.02  # where an axis of shares begins at the earliest: a marker at 0 is whole
+EVERY = 4  # points of a curve between two markers
 RISING, FLAT = "#0072b2", "#d55e00"
 Draw = Callable[[Study, Path], Path]
 
@@ -57,7 +58,11 @@ def draw_excess(study: Study, path: Path) -> Path:
     axis.margins(x=0.12)
     axis.set_xlim(left=0)
     without_grid(axis, "y")
-    return save(figure, path, study)
+    rows = [
+        row | dict(zip(("low", "high"), lookup(one.measured, "metrics.fvd.interval"), strict=True))
+        for one, row in zip(study.checkpoints, _rows(study, "fvd.floor", "fvd.excess"), strict=True)
+    ]
+    return save(figure, path, study, rows)
 
 
 def draw_drift(study: Study, path: Path) -> Path:
@@ -86,7 +91,9 @@ def draw_drift(study: Study, path: Path) -> Path:
     for axis in (left, right):
         axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return save(figure, path, study)
+    frames = _places(study, "frame", "frames.index", "frames.distance", "frames.floor")
+    windows = _places(study, "window", "windows.start", "windows.fvd", "windows.floor")
+    return save(figure, path, study, [*frames, *windows])
 
 
 def draw_support(study: Study, path: Path) -> Path:
@@ -101,7 +108,8 @@ def draw_support(study: Study, path: Path) -> Path:
         axis.set_xlim(left=max(axis.get_xlim()[0], LEAST_SHARE))
         axis.set_ylim(bottom=max(axis.get_ylim()[0], LEAST_SHARE))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return save(figure, path, study)
+    names = ("precision", "recall", "density", "coverage")
+    return save(figure, path, study, _rows(study, *(f"coverage.{name}" for name in names)))
 
 
 def draw_cost(study: Study, path: Path) -> Path:
@@ -116,7 +124,11 @@ def draw_cost(study: Study, path: Path) -> Path:
     left.set(ylabel="excess FVD", title="Excess FVD (lower is better)")
     right.set(ylabel="share of clips", title="Digit kept from first to last frame (higher is better)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return save(figure, path, study)
+    rows = _rows(study, "fvd.excess", "identity.first_to_last")
+    for checkpoint, row in zip(study.checkpoints, rows, strict=True):
+        origin = study.origin_of(checkpoint)
+        row |= {"tflop_with_ancestors": _cost(checkpoint), "began_as": origin.name if origin else ""}
+    return save(figure, path, study, rows)
 
 
 def draw_corruptions(study: Study, path: Path) -> Path:
@@ -142,7 +154,12 @@ def draw_corruptions(study: Study, path: Path) -> Path:
         axis.set_visible(False)
     figure.supylabel("Fréchet distance", fontsize=9)
     figure.supxlabel("strength of the defect; dashed: real clips against real clips", fontsize=9)
-    return save(figure, path, study)
+    rows = [
+        {"family": family, "strength": level, "frechet_distance": distance}
+        for family, curve in families.items()
+        for level, distance in curve
+    ]
+    return save(figure, path, study, rows)
 
 
 def read_corruptions(study: Study) -> dict[str, list[tuple[float, float]]]:
@@ -159,6 +176,31 @@ def read_corruptions(study: Study) -> dict[str, list[tuple[float, float]]]:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedRecordError(f"{path} is damaged: {error}") from error
     return families
+
+
+def _rows(study: Study, *names: str) -> list[dict[str, Any]]:
+    """A row a checkpoint: metrics by the last part of their names, and of how many clips they are."""
+    return [
+        {
+            "checkpoint": checkpoint.name,
+            "label": checkpoint.label,
+            **{name.rpartition(".")[2]: lookup(checkpoint.measured, f"metrics.{name}") for name in names},
+            "num_clips": lookup(checkpoint.measured, "metrics.fvd.num_clips"),
+        }
+        for checkpoint in study.checkpoints
+    ]
+
+
+def _places(study: Study, measure: str, at: str, distance: str, floor: str) -> Iterator[dict[str, Any]]:
+    """A row a checkpoint and place along the rollout."""
+    for checkpoint, row in zip(study.checkpoints, _rows(study, at, distance, floor), strict=True):
+        lists = (lookup(checkpoint.measured, f"metrics.{name}") for name in (at, distance, floor))
+        for place, value, least in zip(*lists, strict=True):
+            yield {
+                **{name: row[name] for name in ("checkpoint", "label")},
+                **{"measure": measure, "at_frame": place, "distance": value, "floor": least},
+                "num_clips": row["num_clips"],
+            }
 
 
 def _metric(name: str) -> Callable[[Checkpoint], float]:
@@ -180,13 +222,15 @@ def _lines_over_floor(axis: "Axes", study: Study, across: str, up: str, floor: s
         linestyle=(0, (3, 2)),
         label="floor: real against real",
     )
-    for checkpoint in study.checkpoints:
+    every = EVERY if len(lookup(first, across)) > 2 * EVERY else 1
+    for rank, checkpoint in enumerate(study.checkpoints):
         axis.plot(
             lookup(checkpoint.measured, across),
             lookup(checkpoint.measured, up),
             color=shades[checkpoint.name],
             marker=marker(study, checkpoint),
-            markersize=3.5,
+            markersize=4.5,
+            markevery=(rank % every, every),
             label=checkpoint.label,
         )
 
@@ -202,8 +246,9 @@ def _points(
             up(checkpoint),
             color=shades[checkpoint.name],
             marker=marker(study, checkpoint),
-            markersize=9,
+            markersize=10,
             markeredgecolor="white",
+            markeredgewidth=0.6,
             linestyle="none",
             label=checkpoint.label,
             zorder=3,

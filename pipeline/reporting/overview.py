@@ -1,5 +1,6 @@
 """The picture of the whole comparison: clips of every checkpoint under real ones, and two numbers beside them."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,17 @@ def draw_overview(study: Study, path: Path) -> Path:
         fontsize=8.5,
         fontweight="bold",
     )
-    return save(figure, path, study)
+    names = [name for _, name, _ in rows]
+    numbers = zip(names, (0.0, *excess), (through_codec, *kept), strict=True)
+    return save(figure, path, study, list(_shown(numbers, num_frames)))
+
+
+def _shown(numbers: Iterable[tuple[str, float, float]], num_frames: int) -> Iterator[dict[str, Any]]:
+    """A row a clip. numbers: whose clips, and beside them excess FVD and the share that keep their digit."""
+    for name, excess, kept in numbers:
+        for clip in range(NUM_CLIPS):
+            frames = {"first_frame": 1, "last_frame": num_frames}
+            yield {"clips_of": name, "clip": clip, **frames, "excess_fvd": excess, "digit_kept": kept}
 
 
 def _box(
@@ -78,9 +89,7 @@ def _draw_clips(axis: "Axes", clips: np.ndarray) -> None:
     strips = [strip(clip[None]) for clip in clips]
     half = np.full((strips[0].shape[0], clips.shape[-1] // 2, strips[0].shape[-1]), 255, np.uint8)
     parts = [part for one in strips for part in (one, half)][:-1]
-    axis.imshow(
-        np.concatenate(parts, axis=1), cmap="gray", vmin=0, vmax=255, aspect="equal", interpolation="nearest"
-    )
+    axis.imshow(np.concatenate(parts, axis=1), cmap="gray", vmin=0, vmax=255, aspect="equal", interpolation="none")
     axis.set_anchor("W")
     axis.set_axis_off()
 

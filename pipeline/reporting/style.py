@@ -20,7 +20,7 @@ HUES = (
 )
 INK, FAINT, FLOOR = "#26262b", "#8a8a93", "#b9b9c2"
 WARNING = "#b00020"
-MARKERS = ("o", "D", "s", "^", "v", "P")  # of the checkpoints that share a loss
+MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*", "h")  # tell apart what colours tell, in grey too
 PALE = 0.5  # how far the first of them is mixed with white
 DPI = 150
 WIDE = 9.0  # inches: as wide as the page
@@ -41,9 +41,8 @@ def colours(study: Study) -> dict[str, str]:
 
 
 def marker(study: Study, checkpoint: Checkpoint) -> str:
-    """Which of those that share its loss it is."""
-    same = [other for other in study.checkpoints if other.cell.loss == checkpoint.cell.loss]
-    return MARKERS[same.index(checkpoint) % len(MARKERS)]
+    """Its own, as long as there are enough."""
+    return MARKERS[study.checkpoints.index(checkpoint) % len(MARKERS)]
 
 
 @contextlib.contextmanager
@@ -102,9 +101,11 @@ def save(figure: "Figure", path: Path, study: Warned, data: Sequence[Mapping[str
 
     if study.warning:
         figure.suptitle(study.warning, color=WARNING, fontsize=10, fontweight="bold")
-    for suffix, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"metadata": {"Software": None}})):
-        figure.savefig(path.with_suffix(suffix), dpi=DPI, facecolor="white", **extra)
-    pd.DataFrame(list(data)).to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
+    formats: dict[str, Any] = {".svg": {"Date": None}, ".png": {"Software": None}}
+    for suffix, metadata in formats.items():
+        figure.savefig(path.with_suffix(suffix), dpi=DPI, facecolor="white", metadata=metadata)
+    rows = pd.DataFrame(list(data), dtype=object)  # whole numbers stay whole beside what is missing
+    rows.to_csv(path.with_suffix(".csv"), index=False, lineterminator="\n")
     return path
 
 

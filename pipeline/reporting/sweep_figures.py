@@ -1,5 +1,6 @@
 """The matrix of a sweep, method by loss, and the marks that its figures share."""
 
+import math
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ LEAST_EXCESS = 0.1  # below the noise of the measure: a logarithm is taken
 MOST_BESIDE = 6  # losses up to which two matrices stand side by side
 DARK = 0.55  # of a colour's luminance, below which what stands on it is white
 MOST_LINES = 4  # of a reason inside a field
-TICKS = (1, 1.5, 2, 3, 5, 7)  # of a decade
+TICKS = {0.0: (1, 1.5, 2, 3, 5, 7), 1.0: (1, 2, 5), 2.0: (1, 3), 3.0: (1,)}  # of a decade, by how many there are
 LETTER = 0.052  # inches of a letter of 6 points
 
 Row = dict[str, Any]
@@ -145,9 +146,11 @@ def plain_numbers(axis: "Axes") -> None:
 
     for of in (axis.xaxis, axis.yaxis):
         if of.get_scale() == "log":
-            of.set_major_locator(LogLocator(subs=TICKS))
+            low, high = of.get_view_interval()
+            subs = max((least, ticks) for least, ticks in TICKS.items() if least <= math.log10(high / low))[1]
+            of.set_major_locator(LogLocator(subs=subs))
             of.set_minor_locator(NullLocator())
-        of.set_major_formatter("{x:g}")
+            of.set_major_formatter("{x:g}")
 
 
 def _label(axis: "Axes", row: int, method: str, below: str) -> None:

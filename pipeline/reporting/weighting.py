@@ -1,5 +1,6 @@
 """What a run weighs: w(log_snr) of each denoising loss that it trained, and the density p of its log-SNRs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from html import escape
 from pathlib import Path
@@ -86,6 +87,7 @@ def _objective(checkpoint: Checkpoint) -> Objective:
 
 def draw_weighting(study: Study, path: Path) -> Path:
     """Left the weight of every log-SNR, right how often it is drawn; noise to the left in both."""
+    rows: list[dict[str, Any]] = []
     figure = new_figure(WIDE, 3.4)
     left, right = figure.subplots(1, 2)
     shades = colours(study)
@@ -93,16 +95,24 @@ def draw_weighting(study: Study, path: Path) -> Path:
         shade, name = shades[owners[0].name], _name(objective, owners)
         w = objective.weight()
         _line(left, w, w.log(), row, name, shade)
-        if not objective.is_adaptive:
-            p = objective.density()
+        p = None if objective.is_adaptive else objective.density()
+        if p is not None:
             _line(right, p, p, row, name, shade)
+        rows += _points(name.replace("\n", " "), w, p)
     left.set(yscale="log", ylabel="w, relative to log-SNR 0", title="Weight of each log-SNR in the objective")
     right.set(ylabel="p", title="How often training draws it")
     right.set_ylim(bottom=0)
     for axis in (left, right):
         axis.set_xlabel("log-SNR   (left: noise, right: clean frames)")
         axis.set_xlim(LOG_SNR[0].item(), LOG_SNR[-1].item())
-    return save(figure, path, study)
+    return save(figure, path, study, rows)
+
+
+def _points(name: str, w: Tensor, p: Tensor | None) -> Iterator[dict[str, Any]]:
+    """A row a log-SNR; empty where it is not weighed, or its density not drawn."""
+    densities = [None] * len(w) if p is None else p.tolist()
+    for log_snr, weight, density in zip(LOG_SNR.tolist(), w.tolist(), densities, strict=True):
+        yield {"objective_of": name, "log_snr": log_snr, "weight_relative_to_0": weight, "density": density}
 
 
 def _name(objective: Objective, owners: list[Checkpoint]) -> str:
