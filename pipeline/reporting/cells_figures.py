@@ -2,13 +2,14 @@
 
 import math
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.grid import Cell
-from pipeline.reporting.cells import BETTER, START, WORSE, Cells
+from pipeline.reporting.cells import BETTER, START, WORSE, CellRow, Cells
 from pipeline.reporting.read import TIMES, Study, lookup
 from pipeline.reporting.samples import strip
 from pipeline.reporting.style import FAINT, FLOOR, INK, WIDE, new_figure, save, without_grid
@@ -51,7 +52,29 @@ def draw_cells(found: Cells, study: Study, path: Path) -> Path:
             _fill(axis, (column, row), found, cell, "white" if _luminance(shade) < DARK else INK)
     _name_columns(axis, found)
     _explain(axis)
-    return save(figure, path, study)
+    return save(figure, path, study, list(_fields(found)))
+
+
+def _fields(found: Cells) -> Iterator[dict[str, Any]]:
+    """A row a field of the matrix: what is written in it, and the start of its row."""
+    for loss in found.losses:
+        for method in found.methods:
+            cell = Cell(method, loss)
+            row, start = found.trained.get(cell), found.start_of(cell)
+            numbers = {
+                "excess_fvd": row.excess if row else None,
+                "low": row.excess_low if row else None,
+                "high": row.excess_high if row else None,
+                "first_to_last": row.first_to_last if row else None,
+                "start_excess_fvd": start.excess if start else None,
+                "num_clips": found.num_clips,
+            }
+            yield {**cell._asdict(), "status": found.verdict(cell) if row else _absence(found, cell), **numbers}
+
+
+def _absence(found: Cells, cell: Cell) -> str:
+    """Why nothing was trained, in a word."""
+    return "excluded" if cell in found.excluded else "failed"
 
 
 def _doublings(found: Cells, cell: Cell) -> float:
@@ -81,8 +104,7 @@ def _fill(axis: "Axes", corner: tuple[int, int], found: Cells, cell: Cell, ink: 
 
     (column, row), trained = corner, found.trained.get(cell)
     if trained is None:
-        said = "excluded" if cell in found.excluded else "failed"
-        _cross_out(axis, said, (column + 0.02, row + 0.03, 0.96, 0.94))
+        _cross_out(axis, _absence(found, cell), (column + 0.02, row + 0.03, 0.96, 0.94))
         return
     said = found.verdict(cell)
     how: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
@@ -160,15 +182,15 @@ def draw_cell_curves(found: Cells, study: Study, path: Path) -> Path:
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.annotate(method.replace("_", " "), (0.5, 1), xytext=(0, 17), ha="center", fontsize=9, **how)
     figure.text(0.54, 0.06 / height, "step", ha="center", fontsize=8)
-    return save(figure, path, study)
+    rows = [vars(point) for points in found.curves.values() for point in points]
+    return save(figure, path, study, rows)
 
 
 def _draw_curve(axis: "Axes", found: Cells, cell: Cell) -> None:
     axis.tick_params(labelsize=6, pad=1)
     axis.locator_params(nbins=3)
     if cell not in found.trained:
-        said = "excluded" if cell in found.excluded else "failed"
-        _cross_out(axis, said, (0.0, 0.0, 1.0, 1.0), axis.transAxes)
+        _cross_out(axis, _absence(found, cell), (0.0, 0.0, 1.0, 1.0), axis.transAxes)
         axis.set_yticks([])
         return
     points = found.curves.get(cell, [])
@@ -229,7 +251,17 @@ def draw_cell_clips(found: Cells, study: Study, clips: dict[Cell, np.ndarray], p
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.set_title(method.replace("_", " "), fontsize=9, loc="center")
     figure.align_ylabels(axes[:, 0])
-    return save(figure, path, study)
+    rows = [
+        {**cell._asdict(), "clip": clip, "first_frame": 1, "last_frame": num_frames, "excess_fvd": row.excess}
+        for cell, row in {**_starts(found), **found.trained}.items()
+        for clip in range(NUM_SHOWN)
+    ]
+    return save(figure, path, study, rows)
+
+
+def _starts(found: Cells) -> dict[Cell, CellRow]:
+    """What each method starts from, as the cell of its clips."""
+    return {Cell(method, START): row for method, row in found.starts.items()}
 
 
 def _draw_clips(axis: "Axes", found: Cells, clips: dict[Cell, np.ndarray], cell: Cell, num_frames: int) -> None:
@@ -237,6 +269,6 @@ def _draw_clips(axis: "Axes", found: Cells, clips: dict[Cell, np.ndarray], cell:
     for spine in axis.spines.values():
         spine.set_visible(False)
     if cell not in clips:
-        _cross_out(axis, "excluded" if cell in found.excluded else "failed", (0.0, 0.0, 1.0, 1.0), axis.transAxes)
+        _cross_out(axis, _absence(found, cell), (0.0, 0.0, 1.0, 1.0), axis.transAxes)
         return
-    axis.imshow(strip(clips[cell][:NUM_SHOWN, :num_frames]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.imshow(strip(clips[cell][:NUM_SHOWN, :num_frames]), cmap="gray", vmin=0, vmax=255, interpolation="none")

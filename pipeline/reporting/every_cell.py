@@ -23,8 +23,9 @@ from pipeline.reporting.style import theme
 from pipeline.reporting.sweep_tables import html_table, notices
 
 CAPTIONS = {
-    "cells": """Every cell against the start of its method: the colour is the ratio of their excess FVD. The
-bidirectional students see the future, and start from another teacher: compare them with the rest with care.""",
+    "cells": """Every cell against the start of its method: the colour is the ratio of their excess FVD. In each
+field excess FVD, then how often the digit is kept to the last frame. The bidirectional students see the future, and
+start from another teacher: compare them with the rest with care.""",
     "cells_curves": """Training of every cell: dark, the loss of the student; pale, on a scale of its own, that of
 its critics. Above each: the excess FVD of its start and its own, in the colour of the verdict.""",
     "cells_clips": """The first clips of every cell, not chosen, frame by frame, under those of its start. Down a
@@ -53,7 +54,11 @@ def every_cell(study: Study, reports: Path) -> list[str]:
         best=best_places(found),
         references=[number for number, row in enumerate(rows) if row.loss == START],
     )
-    pictures = {name: picture(path, warned(study.warning, CAPTIONS[name])) for name, path in drawn.items()}
+    behind = f"One seed; intervals of 95 % over {found.num_clips:,} clips."
+    pictures = {
+        name: picture(path, warned(study.warning, f"{behind} {CAPTIONS[name]}"), command=COMMAND)
+        for name, path in drawn.items()
+    }
     return [
         *(f'<p class="warning">{escape(line)}</p>' for line in warnings_of(found, study)),
         f"<p>{escape(' '.join(answer(found)))} <code>{COMMAND}</code> makes this.</p>",

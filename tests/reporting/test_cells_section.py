@@ -12,6 +12,7 @@ from pipeline.grid import cells
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
 from pipeline.records import DamagedRecordError
+from pipeline.reporting import sections
 from pipeline.reporting.cells import (
     BETTER,
     OPEN,
@@ -30,7 +31,6 @@ from pipeline.reporting.cells import (
 from pipeline.reporting.cells_figures import read_clips
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.every_cell import every_cell, warnings_of
-from pipeline.reporting.page import write_report
 from pipeline.reporting.read import TIMES, read_study
 from pipeline.reporting.style import HUES
 from tests.grid_files import (
@@ -41,41 +41,65 @@ from tests.grid_files import (
 )
 
 
-def section_of(text, name="every-cell"):
-    return text.partition(f'<section id="{name}">')[2].partition("</section>")[0]
-
-
-def section_alone(reports):
-    """Without the rest of the page."""
+def section_of(reports):
     return "\n".join(every_cell(read_study(reports), reports))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, write_run):
-    """reports/ with the whole grid, and its page."""
+    """reports/ with the whole grid."""
     reports = write_run(tmp_path_factory.mktemp("cells"))
     write_cells(reports)
-    write_report(reports, profile="default")
     return reports
 
 
-def test_the_section_follows_the_results_and_holds_figures_table_and_command(run):
-    text = (run / "index.html").read_text()
-    ids = re.findall(r'<section id="([^"]+)"', text)
-    assert ids[:2] == ["results", "every-cell"]
-    assert "the-grid" not in ids
-    section = section_of(text)
-    assert "<code>python3 -m pipeline every-cell</code>" in section
+@pytest.fixture(scope="module")
+def section(run):
+    return section_of(run)
+
+
+def test_the_section_holds_figures_table_and_command(run, section):
+    assert section.count("<code>python3 -m pipeline every-cell</code>") == 1 + 3  # of the section and of figures
     assert section.count("<figure") == 3
-    assert section.count("<table") == 2  # cells; what each minimises
+    assert section.count("<table") == 1
     for name in PICTURES:
         assert (run / "figures" / name).stat().st_size > 10_000
 
 
-def test_page_text_and_csv_show_the_same_numbers(run):
+def data_of(reports, name):
+    """The rows that stand beside a figure."""
+    for kind in ("svg", "png"):
+        assert (reports / "figures" / f"{name}.{kind}").stat().st_size > 10_000
+    with (reports / "figures" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_data_of_the_figures_are_the_numbers_of_the_grid(run, section):
     found = read_cells(run)
-    section, text = unescape(section_of((run / "index.html").read_text())), as_text(found)
-    shown = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr.*?</tr>", section)]
+    fields = data_of(run, "cells")
+    assert len(fields) == len(found.methods) * len(found.losses)
+    shown = {(row["method"], row["loss"]): row for row in fields}
+    for cell, row in found.trained.items():
+        numbers = [shown[cell][name] for name in ("excess_fvd", "low", "high", "first_to_last", "start_excess_fvd")]
+        start = found.starts[cell.method].excess
+        assert numbers == [repr(x) for x in (row.excess, row.excess_low, row.excess_high, row.first_to_last, start)]
+        assert shown[cell]["status"] == found.verdict(cell)
+    absent = dict.fromkeys(found.excluded, "excluded") | dict.fromkeys(found.failed, "failed")
+    assert {cell: shown[cell]["status"] for cell in absent} == absent
+    assert len(data_of(run, "cells_curves")) == sum(map(len, found.curves.values()))
+    clips = data_of(run, "cells_clips")
+    assert [row["clip"] for row in clips] == ["0", "1"] * (len(found.trained) + len(found.starts))
+    assert {row["last_frame"] for row in clips} == {"8"}  # as long as training clips
+    assert {row["excess_fvd"] for row in clips if row["loss"] == START} == {
+        repr(v.excess) for v in found.starts.values()
+    }
+
+
+def test_page_text_and_csv_show_the_same_numbers(run, section):
+    found = read_cells(run)
+    text = as_text(found)
+    lines = re.findall(r"<tr.*?</tr>", unescape(section))
+    shown = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in lines]
     with (run / "cells" / "cells.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(table_rows(found)) == len(list(cells())) - len(found.excluded) - 1 + len(METHODS)
@@ -154,19 +178,19 @@ def test_cells_whose_start_is_unknown_have_no_verdict(reports):
     assert f"self forcing {TIMES} start failed: out of memory" in warnings_of(found, read_study(reports))
 
 
-def test_failed_and_excluded_cells_are_told_with_their_reasons(run):
-    text, page = as_text(read_cells(run)), section_of((run / "index.html").read_text())
+def test_failed_and_excluded_cells_are_told_with_their_reasons(run, section):
+    text, table = as_text(read_cells(run)), sections.grid(read_study(run))
     assert f"failed: teacher forcing {TIMES} sid: student_loss must be finite: nan" in text
-    assert f"teacher forcing {TIMES} sid failed: student_loss must be finite: nan" in page
+    assert f"teacher forcing {TIMES} sid failed: student_loss must be finite: nan" in section
     excluded = [cell for cell in cells() if cell.excluded]
     assert excluded
     for cell in excluded:
         assert cell.excluded in text
-        assert f"left out: {cell.excluded}" in page
+        assert f"left out: {cell.excluded}" in table
 
 
-def test_the_section_says_what_each_cell_minimises_and_who_published_it(run):
-    page = unescape(section_of((run / "index.html").read_text()))
+def test_the_grid_says_what_each_cell_minimises_and_who_published_it(run):
+    page = unescape(sections.grid(read_study(run)))
     for cell in cells():
         assert cell.derived is None or cell.derived in page
         assert cell.divergence in page
@@ -182,9 +206,9 @@ def test_students_of_another_codec_or_profile_are_told(reports):
     ]
 
 
-def test_section_and_pictures_are_the_same_bytes_in_another_place(run, reports):
+def test_section_and_pictures_are_the_same_bytes_in_another_place(run, section, reports):
     write_cells(reports)
-    assert section_alone(reports) in (run / "index.html").read_text()
+    assert section_of(reports) == section
     for name in PICTURES:
         assert (reports / "figures" / name).read_bytes() == (run / "figures" / name).read_bytes()
 
@@ -192,8 +216,8 @@ def test_section_and_pictures_are_the_same_bytes_in_another_place(run, reports):
 def test_every_table_and_figure_of_a_smoke_grid_warns(tmp_path, write_run):
     reports = write_run(tmp_path, "smoke")
     write_cells(reports)
-    assert section_alone(reports).count("profile smoke: these numbers mean nothing") == 3 + 1
-    for name in PICTURES[:2]:
+    assert section_of(reports).count("profile smoke: these numbers mean nothing") == 3 + 1
+    for name in ("cells.svg", "cells_curves.svg", "cells_clips.svg"):
         assert "#b00020" in (reports / "figures" / name).read_text()
 
 
