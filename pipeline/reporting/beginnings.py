@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -41,7 +42,7 @@ CAPTION = """Left and middle: what a student in one step from pure noise leaves 
 of each teacher, as a share of their variance; 1 is what their mean leaves. An end of the bidirectional teacher also
 depends on the noise of the frames to come, of which the first frame has most: where that is why a regression fails,
 its curve falls from left to right. Right: excess FVD of each student before and after self forcing by DMD, with
-intervals over clips."""
+intervals of 95 % over {found.num_clips:,} clips; of {found.num_heldout:,} trajectories; one seed."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def beginnings(study: Study, reports: Path) -> dict[str, list[str]]:
         "Where to begin": [
             *(f'<p class="warning">{escape(line)}</p>' for line in said),
             f"<p>{escape(' '.join(answer(found)))} <code>{COMMAND}</code> makes this.</p>",
-            picture(drawn, warned(study.warning, CAPTION)),
+            picture(drawn, warned(study.warning, CAPTION.format(found=found)), command=COMMAND),
             html_table(lines_of(found), warned(study.warning, escape(legend(found))), best=best_places(found)),
         ]
     }
@@ -249,7 +250,19 @@ def draw_beginnings(found: Beginnings, study: Study, path: Path) -> Path:
     _before_and_after(right, found)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(NAMES))
     path.parent.mkdir(exist_ok=True)
-    return save(figure, path, study)
+    return save(figure, path, study, list(_marks(found)))
+
+
+def _marks(found: Beginnings) -> Iterator[dict[str, Any]]:
+    """A row a mark: residuals by frame, then excess FVD with its interval over clips."""
+    for (init, teacher), values in found.by_frame.items():
+        for frame, value in enumerate(values, start=1):
+            yield {"begins_with": NAMES[init], "ends_of_teacher": teacher, "frame": frame, "residual_share": value}
+    for prefix, when in (("", "before"), ("rollout_", "after self forcing by DMD")):
+        for row in found.rows.values():
+            excess, low, high = (vars(row)[f"{prefix}excess{end}"] for end in ("", "_low", "_high"))
+            numbers = {"excess_fvd": excess, "low": low, "high": high, "num_clips": found.num_clips}
+            yield {"begins_with": row.name, "when": when, **numbers}
 
 
 def _look(init: str) -> dict[str, Any]:

@@ -6,15 +6,17 @@ from typing import Any
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.markup import picture, warned
 from pipeline.reporting.read import Study
-from pipeline.reporting.style import FAINT, INK, WIDE, colours, new_figure, save, theme
+from pipeline.reporting.style import FAINT, INK, WIDE, colours, marker, new_figure, save, theme
 from pipeline.reporting.sweep_tables import html_table
 
 TITLE = "Exact likelihood"
 METRIC = "known_density"
+COMMAND = "python3 -m pipeline repro"
 ABOUT = """<p>The process that draws these clips has a known density. Positions are read out of every frame; a clip
 is read where each of its frames shows a blob and little else, and only those that are read have a density.</p>"""
-CAPTION = """Mean ln q of a frame after those before it, of the clips that are read, longer than those of training.
-Below the line of real clips: moves that the data would hardly make. Above: moves with less noise than theirs."""
+CAPTION = """Mean ln q, in nats, of a frame after those before it, of the clips that are read, which are longer than
+those of training. Below the line of real clips: moves that the data would hardly make. Above: moves with less noise
+than theirs."""
 TABLE_CAPTION = """ln q: mean log density of the read clips under the data, in nats, with its standard error.
 Systems: mean posterior of each, beside its share in data."""
 
@@ -37,7 +39,7 @@ def known_density(study: Study, reports: Path) -> dict[str, list[str]]:
             html_table(
                 lines, warned(study.warning, TABLE_CAPTION), references=range(len(lines) - 3, len(lines) - 1)
             ),
-            picture(drawn, warned(study.warning, CAPTION)),
+            picture(drawn, warned(study.warning, CAPTION), command=COMMAND),
         ]
     }
 
@@ -63,11 +65,14 @@ def draw_by_frame(found: dict[str, dict[str, Any]], study: Study, path: Path) ->
     figure = new_figure(WIDE, 3.4)
     axis = figure.add_subplot()
     shades = colours(study)
+    rows: list[dict[str, Any]] = []
     for checkpoint in study.checkpoints:
         if checkpoint.name in found:
             frames = found[checkpoint.name]["frames"]
             values = [float("nan") if value is None else value for value in frames["log_density"]]
-            axis.plot(frames["index"], values, color=shades[checkpoint.name], label=checkpoint.label)
+            look = {"color": shades[checkpoint.name], "marker": marker(study, checkpoint), "markersize": 4}
+            axis.plot(frames["index"], values, label=checkpoint.label, **look)
+            rows += _points(checkpoint.name, frames["index"], frames["log_density"])
     frames = next(iter(found.values()))["frames"]
     real = [float("nan") if value is None else value for value in frames["log_density_real"]]
     axis.plot(frames["index"], real, color=INK, linestyle=(0, (2, 2)), label="real clips")
@@ -75,4 +80,13 @@ def draw_by_frame(found: dict[str, dict[str, Any]], study: Study, path: Path) ->
     axis.set_xlabel("frame")
     axis.set_ylabel("ln q of the frame, nats")
     figure.legend(loc="outside right upper", labelcolor=INK, edgecolor=FAINT)
-    return save(figure, path, study)
+    rows += _points("real clips", frames["index"], frames["log_density_real"])
+    return save(figure, path, study, rows)
+
+
+def _points(name: str, frames: list[int], densities: list[float | None]) -> list[dict[str, Any]]:
+    """A row a point of a line."""
+    return [
+        {"clips_of": name, "frame": frame, "log_density_nats": density}
+        for frame, density in zip(frames, densities, strict=True)
+    ]

@@ -1,16 +1,18 @@
 """The section "Objectives": teachers under every prediction, weighting and schedule of the ablation."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.reporting.claims import AXES, NORMAL_95, TITLES, Spread, Teacher, verdicts
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.markup import picture, warned
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import HUES, INK, MARKERS, WIDE, new_figure, save, theme, without_grid
+from pipeline.reporting.sweep_figures import plain_numbers
 from pipeline.reporting.sweep_tables import html_table, notices, read_rows, reading, text_table
 
 if TYPE_CHECKING:
@@ -18,9 +20,16 @@ if TYPE_CHECKING:
 
 COMMAND = "python3 -m pipeline ablate-diffusion"
 PANELS = {**TITLES, "loss_relative_sd": "relative sd of a clip's loss"}
-CAPTION = """Every teacher of the ablation: bits per dimension of the latents along teacher forcing, excess FVD, and
-how far the training loss of a single clip scatters about its mean under the teacher's own schedule. Lines: 95 %
-intervals over clips; every teacher was trained once."""
+CAPTION = """Every teacher of the ablation, side by side over its weighting: bits per dimension of the latents along
+teacher forcing, excess FVD of {found.num_clips:,} clips, and how far the training loss of a single clip scatters
+about its mean under the teacher's own schedule. Lines: 95 % intervals over clips; one seed."""
+FILLS: tuple[dict[str, Any], ...] = (  # of the markers, a schedule each
+    {"fillstyle": "full"},
+    {"fillstyle": "full", "markerfacecolor": "white"},
+    {"fillstyle": "left", "markerfacecoloralt": "white"},
+    {"fillstyle": "top", "markerfacecoloralt": "white"},
+)
+STEEP = 5  # so many times the least is the most where an axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def objectives(study: Study, reports: Path) -> dict[str, list[str]]:
             "<p>One backbone, the same data and as many updates under every objective. "
             f"<code>{COMMAND}</code> makes this section.</p>",
             f"<ul>{lines}</ul>",
-            picture(drawn, warned(study.warning, CAPTION)),
+            picture(drawn, warned(study.warning, CAPTION.format(found=found)), command=COMMAND),
             html_table(teacher_lines(found), warned(study.warning, of_teachers)),
             html_table(spread_lines(found), warned(study.warning, of_spread)),
         ]
@@ -122,7 +131,7 @@ def as_text(found: Objectives) -> str:
 
 
 def draw_objectives(found: Objectives, study: Study, path: Path) -> Path:
-    """A panel a measure: across the weightings, the hue the prediction, the marker the schedule."""
+    """A panel a measure: across the weightings, hue and marker the prediction, its filling the schedule."""
     figure = new_figure(WIDE, 3.7)
     panels = [name for name in PANELS if any(vars(teacher)[name] is not None for teacher in found.teachers)]
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
@@ -132,7 +141,17 @@ def draw_objectives(found: Objectives, study: Study, path: Path) -> Path:
         labelled = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
         figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=3)
     path.parent.mkdir(exist_ok=True)
-    return save(figure, path, study)
+    return save(figure, path, study, [row for name in panels for row in _marks(found, name)])
+
+
+def _marks(found: Objectives, name: str) -> Iterator[dict[str, Any]]:
+    """A row a mark: a measure, and its interval over clips where it has one."""
+    for teacher in found.teachers:
+        value = vars(teacher)[name]
+        if value is not None:
+            low, high = _interval(teacher, name, value)
+            ends = {"low": low, "high": high} if (low, high) != (value, value) else {}
+            yield {axis: vars(teacher)[axis] for axis in AXES} | {"measure": PANELS[name], "value": value, **ends}
 
 
 def _points(axis: "Axes", teachers: list[Teacher], name: str) -> None:
@@ -149,14 +168,19 @@ def _points(axis: "Axes", teachers: list[Teacher], name: str) -> None:
         rank = beside.index((teacher.prediction, teacher.schedule))
         across = weightings.index(teacher.weighting) + 0.8 * ((rank + 0.5) / len(beside) - 0.5)
         colour = HUES[1 + predictions.index(teacher.prediction) % (len(HUES) - 1)]
-        marker = MARKERS[schedules.index(teacher.schedule) % len(MARKERS)]
+        marker = MARKERS[predictions.index(teacher.prediction) % len(MARKERS)]
+        fill = FILLS[schedules.index(teacher.schedule) % len(FILLS)]
         axis.plot([across, across], _interval(teacher, name, value), color=colour, linewidth=1.2, alpha=0.6)
         label = f"{teacher.prediction}, {teacher.schedule}".replace("_", " ")
-        style = {"markersize": 6.5, "markeredgecolor": "white", "linestyle": "none"}
-        axis.plot(across, value, marker=marker, color=colour, label=label, **style)
+        style: dict[str, Any] = {"markersize": 6, "linestyle": "none"}
+        axis.plot(across, value, marker=marker, color=colour, label=label, **fill, **style)
     axis.set_xticks(range(len(weightings)), weightings, color=INK)
     axis.set_xlim(-0.5, len(weightings) - 0.5)
     without_grid(axis, "x")
+    values = [vars(teacher)[name] for teacher in teachers if vars(teacher)[name] is not None]
+    if min(values) > 0 and max(values) > STEEP * min(values):
+        axis.set_yscale("log")
+        plain_numbers(axis)
 
 
 def _interval(teacher: Teacher, name: str, value: float) -> tuple[float, float]:

@@ -107,6 +107,25 @@ def test_page_text_and_csv_show_the_same_numbers(reports):
     assert max(map(len, text.split("\n\n")[0].splitlines())) <= 120
 
 
+def test_data_of_the_figure_are_the_numbers_of_the_experiment(reports):
+    directory = write_beginnings(reports)
+    assert section_of(reports).count("<code>python3 -m pipeline causal-forcing</code></p></figure>") == 1
+    assert (reports / "figures" / "beginnings.png").exists()
+    with (reports / "figures" / "beginnings.csv").open(newline="") as file:
+        shown = list(csv.DictReader(file))
+    with (directory / "residuals.csv").open(newline="") as file:
+        of_frames = [row for row in csv.DictReader(file) if row["frame"]]
+    by_frame = {(row["begins_with"], row["ends_of_teacher"], row["frame"]): row["residual_share"] for row in shown}
+    for row in of_frames:
+        frame = str(1 + int(row["frame"]))
+        assert float(by_frame[NAMES[row["init"]], row["teacher"], frame]) == float(row["residual"])
+    after = {row["begins_with"]: row for row in shown if row["when"].startswith("after")}
+    assert len(shown) == len(of_frames) + 2 * len(NUMBERS)
+    for row in init_rows():
+        numbers = [float(after[NAMES[row["init"]]][name]) for name in ("excess_fvd", "low", "high")]
+        assert numbers == [row["rollout_excess"], row["rollout_excess_low"], row["rollout_excess_high"]]
+
+
 def test_the_answer_compares_each_regression_on_ends_of_its_own_teacher(reports):
     write_beginnings(reports)
     found = read_beginnings(reports)

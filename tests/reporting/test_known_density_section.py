@@ -1,5 +1,6 @@
 """The section of clips whose data have a known density."""
 
+import csv
 import json
 
 from pipeline.reporting.columns import NOTHING
@@ -37,4 +38,11 @@ def test_the_section_is_there_where_it_was_measured(reports):
     section = known_density(read_study(reports), reports)
     assert list(section) == [TITLE]
     assert "-16.90 ± 0.05" in "".join(section[TITLE])
-    assert (reports / "figures" / "known_density.svg").exists()
+    assert "<code>python3 -m pipeline repro</code>" in section[TITLE][-1]
+    figures = reports / "figures"
+    assert (figures / "known_density.svg").exists()
+    assert (figures / "known_density.png").exists()
+    with (figures / "known_density.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["log_density_nats"] for row in rows] == ["-3.0", "-16.9", "", "-3.0", "0.9", "0.9"]
+    assert [row["clips_of"] for row in rows][2:4] == [path.parent.name.replace("-", "@"), "real clips"]

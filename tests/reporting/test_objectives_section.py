@@ -9,8 +9,7 @@ import pytest
 
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.claims import Gap, Spread, Teacher, gaps_of, mean_gap, verdicts
-from pipeline.reporting.objectives import as_text, read_objectives
-from pipeline.reporting.page import write_report
+from pipeline.reporting.objectives import as_text, objectives, read_objectives
 from pipeline.reporting.read import artifact_digest, read_study
 
 SCHEDULES, WEIGHTINGS, PREDICTIONS = ("cosine", "flow_matching"), ("exponential", "edm"), ("x0", "v")
@@ -62,14 +61,17 @@ def write_ablation(reports, *, codec=None, failed=None, lines=None):
     return directory
 
 
+def section_of(reports):
+    return "\n".join(objectives(read_study(reports), reports)["Objectives"])
+
+
 def test_a_page_without_an_ablation_has_no_such_section(reports):
-    assert "ablate-diffusion" not in write_report(reports, profile="default").read_text()
+    assert objectives(read_study(reports), reports) == {}
 
 
 def test_the_section_holds_the_tables_the_figure_and_the_command(reports):
     write_ablation(reports)
-    text = write_report(reports, profile="default").read_text()
-    section = text.partition('<section id="objectives">')[2].partition("</section>")[0]
+    section = section_of(reports)
     assert "<code>python3 -m pipeline ablate-diffusion</code>" in section
     assert section.count("<table") == 2
     assert section.count("<figure") == 1
@@ -78,17 +80,33 @@ def test_the_section_holds_the_tables_the_figure_and_the_command(reports):
     assert "31.1 [29.1, 33.1]" in section
     assert 'class="warning"' not in section
     assert (reports / "figures" / "objectives.svg").exists()
+    assert (reports / "figures" / "objectives.png").exists()
+
+
+def test_data_of_the_figure_are_the_numbers_of_the_teachers(reports):
+    write_ablation(reports)
+    assert section_of(reports).count("<figure") == 1
+    with (reports / "figures" / "objectives.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(teachers())  # panels
+    found = {tuple(row[name] for name in ("prediction", "weighting", "schedule", "measure")): row for row in rows}
+    for teacher in teachers():
+        axes = (teacher.prediction, teacher.weighting, teacher.schedule)
+        numbers = [found[*axes, "excess FVD"][name] for name in ("value", "low", "high")]
+        assert numbers == [repr(x) for x in (teacher.excess, teacher.excess_low, teacher.excess_high)]
+        assert float(found[*axes, "bits per dimension"]["low"]) == pytest.approx(teacher.bits_per_dim - 1.96 * 0.02)
+        assert found[*axes, "relative sd of a clip's loss"]["low"] == ""  # it has no interval
 
 
 def test_the_section_is_the_same_bytes_twice(reports):
     write_ablation(reports)
-    pages = [write_report(reports, profile="default").read_bytes() for _ in range(2)]
+    pages = [section_of(reports) for _ in range(2)]
     assert pages[0] == pages[1]
 
 
 def test_teachers_of_another_codec_and_those_that_failed_are_told(reports):
     write_ablation(reports, codec="0" * 64, failed={"v + edm + cosine": "student_loss is nan at step 3"})
-    text = write_report(reports, profile="default").read_text()
+    text = section_of(reports)
     assert "These teachers speak the latents of another codec than that of this run" in text
     assert "v + edm + cosine failed: student_loss is nan at step 3" in text
 
@@ -96,15 +114,15 @@ def test_teachers_of_another_codec_and_those_that_failed_are_told(reports):
 def test_every_table_and_figure_of_a_smoke_ablation_warns(tmp_path, write_run):
     reports = write_run(tmp_path, "smoke")
     write_ablation(reports)
-    text = write_report(reports, profile="smoke").read_text()
-    section = text.partition('<section id="objectives">')[2].partition("</section>")[0]
-    assert section.count("profile smoke: these numbers mean nothing") == 3
+    assert section_of(reports).count("profile smoke: these numbers mean nothing") == 3
     assert "#b00020" in (reports / "figures" / "objectives.svg").read_text()
 
 
 def test_unmeasured_bits_leave_out_their_panel_and_their_verdict(reports):
     write_ablation(reports, lines=[replace(t, bits_per_dim=None, bits_standard_error=None) for t in teachers()])
-    write_report(reports, profile="default")
+    assert section_of(reports).count("<figure") == 1
+    with (reports / "figures" / "objectives.csv").open(newline="") as file:
+        assert {row["measure"] for row in csv.DictReader(file)} == {"excess FVD", "relative sd of a clip's loss"}
     text = as_text(read_objectives(reports))
     assert "bits per dimension" not in text
     assert "Mean absolute difference in excess FVD" in text
