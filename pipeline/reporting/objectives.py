@@ -13,7 +13,8 @@ from pipeline.reporting.markup import picture, warned
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import HUES, INK, MARKERS, WIDE, new_figure, save, theme, without_grid
 from pipeline.reporting.sweep_figures import plain_numbers
-from pipeline.reporting.sweep_tables import html_table, notices, read_rows, reading, text_table
+from pipeline.reporting.sweep_tables import Place, html_table, notices, read_rows, reading, text_table
+from pipeline.reporting.tables import best_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,12 @@ PANELS = {**TITLES, "loss_relative_sd": "relative sd of a clip's loss"}
 CAPTION = """Every teacher of the ablation, side by side over its weighting: bits per dimension of the latents along
 teacher forcing, excess FVD of {found.num_clips:,} clips, and how far the training loss of a single clip scatters
 about its mean under the teacher's own schedule. Lines: 95 % intervals over clips; one seed."""
+RANKED = {  # by column of the table: higher (+1) or lower (-1) is better
+    3: ("bits_per_dim", -1),
+    4: ("excess", -1),
+    5: ("agreement_second", +1),
+    7: ("loss_relative_sd", -1),
+}
 FILLS: tuple[dict[str, Any], ...] = (  # of the markers, a schedule each
     {"fillstyle": "full"},
     {"fillstyle": "full", "markerfacecolor": "white"},
@@ -73,7 +80,7 @@ def objectives(study: Study, reports: Path) -> dict[str, list[str]]:
             f"<code>{COMMAND}</code> makes this section.</p>",
             f"<ul>{lines}</ul>",
             picture(drawn, warned(study.warning, CAPTION.format(found=found)), command=COMMAND),
-            html_table(teacher_lines(found), warned(study.warning, of_teachers)),
+            html_table(teacher_lines(found), warned(study.warning, of_teachers), best=best_places(found)),
             html_table(spread_lines(found), warned(study.warning, of_spread)),
         ]
     }
@@ -124,9 +131,18 @@ def spread_lines(found: Objectives) -> list[list[str]]:
     return lines
 
 
+def best_places(found: Objectives) -> set[Place]:
+    """Row and column of the best values of every column that ranks; losses of unlike objectives do not."""
+    return {
+        (row, column)
+        for column, (name, better) in RANKED.items()
+        for row in best_rows([vars(teacher)[name] for teacher in found.teachers], better)
+    }
+
+
 def as_text(found: Objectives) -> str:
     """The table of teachers and the verdicts, for a terminal."""
-    shown = text_table(teacher_lines(found), num_left=len(AXES))
+    shown = text_table(teacher_lines(found), num_left=len(AXES), best=best_places(found))
     return "\n".join([shown, "", *verdicts(found.teachers, found.spread)])
 
 

@@ -169,3 +169,13 @@ def test_a_gap_counts_the_errors_of_both_means():
     lines = [replace(one, mean=1.0, standard_error=0.03), replace(one, mean=1.1, standard_error=0.04)]
     (gap,) = gaps_of(lines, "training")
     assert (gap.errors, gap.relative) == pytest.approx(tuple(vars(Gap(2.0, 0.1 / 1.05)).values()))
+
+
+def test_the_best_of_a_column_is_marked_and_losses_of_unlike_objectives_are_not(reports):
+    write_ablation(reports)
+    found = read_objectives(reports)
+    heads, *rows = as_text(found).split("\n\n")[0].splitlines()
+    least = min(range(len(found.teachers)), key=lambda index: found.teachers[index].excess)
+    assert [index for index, row in enumerate(rows) if "]*" in row] == [least]
+    assert "loss" in heads
+    assert not any(f"{teacher.loss:.4f}*" in row for row, teacher in zip(rows, found.teachers, strict=True))
