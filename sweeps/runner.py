@@ -81,12 +81,13 @@ def tell(
 
 
 def show(text: str) -> None:
-    """Print the table of a sweep and what it says, in lines of 120 columns, with what the table's mark means."""
+    """Print the table of a sweep, what follows it in lines of 120 columns, and what the table's mark means."""
     from pipeline.reporting.tables import BEST
 
-    lines = [fill(line, WIDTH) for line in text.splitlines()]
+    table, gap, said = text.partition("\n\n")
+    lines = [fill(line, WIDTH) for line in said.splitlines()]
     meaning = [f"{BEST} best of its column"] if BEST in text else []
-    print("\n".join([*lines, *meaning]), flush=True)
+    print(table + gap + "\n".join([*lines, *meaning]), flush=True)
 
 
 def end_if_failed(outcome: Outcome[Any], *, noun: str) -> None:
