@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.command_line import USAGE_ERROR, Parser
+
 if TYPE_CHECKING:
     import numpy as np
 
     from pipeline.diffusion.autoregress import Sampler
     from pipeline.params import Checkpoint, Params
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,15 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line says what is wrong; the usage is for --help."""
-
-    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.exit(USAGE_ERROR, f"{message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         "python -m pipeline.sample",
         description="Frames of a checkpoint, streamed into a file as they are made.",
         epilog="example: python -m pipeline.sample --checkpoint rollout-gan --frames 64 --clips 4 "
@@ -121,8 +116,9 @@ def sample(options: argparse.Namespace) -> str:
             seed=params.seed if options.seed is None else options.seed,
             label=options.label,
         )
+        bar = tqdm(desc="sample", total=options.frames, unit="frame", leave=False, disable=None, dynamic_ncols=True)
         layout = Layout(options.frames, options.scale, params.prepare.source.frames_per_s)
-        with contextlib.closing(parts), tqdm(total=options.frames, unit="frame", disable=None) as bar:
+        with contextlib.closing(parts), bar:
             write(_timed(parts, times, bar), path, layout)
     clips = f"{options.clips} clip{'s' * (options.clips > 1)}"
     return (

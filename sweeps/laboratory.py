@@ -38,7 +38,7 @@ HEADS = ["cell", "on", "settles next to", "away", "derived", "claimed"]
 NUM_LEFT = 3  # columns of words, which stand to the left
 LEGEND = """\
 away: distance from that optimum. derived, claimed: whether it is the one that was derived, or claimed, of the cell.
-Every cell is held to its own, so that none is the best."""
+Every cell is held to its own, so that none is the best. learned: its critics, which are exact elsewhere."""
 Row = dict[str, Any]
 Unit = Predict | Measure | MeasureFlowMap | Exposure | NeuralTask | EstimatorBias
 
@@ -210,7 +210,7 @@ def as_text(conclusions: list[Conclusion]) -> str:
 
 def line_of(one: Conclusion) -> list[str]:
     """Of one cell: where it settled, whether that was derived, and what it says of the claims."""
-    learned = ", learned critics" if one.critics == "learned" else ""
+    learned = ", learned" if one.critics == "learned" else ""
     claims = [opinion.judgement.verdict.value for opinion in one.claims.values()]
     return [
         f"{one.cell}{learned}",
