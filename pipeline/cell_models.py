@@ -1,9 +1,11 @@
 """The models of a sweep's cells in MLflow: each logged once, loadable by its own call; the best under an alias."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 REGISTERED, ALIAS = "forcing-grid", "best"
+VERSIONS = "mlflow.modelVersions"  # where MLflow's page of a model looks for what it is registered as
 CODE = Path(__file__).with_name("logged_model.py")
 REQUIRED = ("mlflow", "torch", "numpy", "pandas", "safetensors", "jaxtyping", "pillow", "tqdm")  # by what it runs
 DESCRIPTION = """The student of the cell with the least mean excess of a sweep, in its last phase: the alias `best`.
@@ -218,10 +221,27 @@ def _register(ledger: Ledger, name: str, uri: str, trial: Trial, run: "Run") -> 
     else:
         tags = {key: run.data.tags[key] for key in TOLD if key in run.data.tags and key != "current"}
         tags |= {"excess": f"{trial.metrics['excess']:.4g}"}
-        made = client.create_model_version(
-            name, uri, run.info.run_id, tags=tags, model_id=uri.removeprefix("models:/")
-        )
+        model_id = uri.removeprefix("models:/")
+        with default_store(client.tracking_uri):
+            made = client.create_model_version(name, uri, run.info.run_id, tags=tags, model_id=model_id)
         version = str(made.version)
+        said = json.dumps([{"name": name, "version": version}])
+        client.set_logged_model_tags(model_id, {VERSIONS: said})
     if str(model.aliases.get(ALIAS)) != version:
         client.set_registered_model_alias(name, ALIAS, version)
     return version
+
+
+@contextlib.contextmanager
+def default_store(uri: str) -> Iterator[None]:
+    """MLflow 3.17 looks a version's model up in the default store, not in that of the client that makes it."""
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    os.environ[name] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

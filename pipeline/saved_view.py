@@ -25,7 +25,7 @@ best is registered as `forcing-grid`, alias `best`: mlflow.pyfunc.load_model("mo
 
 From a run to where it comes from: the tags `dvc.stage` (`dvc repro STAGE` makes it again), `dvc.lock` (sha256 of
 its entry), `git.revision` (the code), `fingerprint` (of the unit: work/*/FINGERPRINT). And back: search for
-tags.`dvc.stage` = "rollout@gan" and tags.current = "true", or look the id up in mlartifacts/runs.json.
+``tags.`dvc.stage` = "rollout@gan" and tags.current = "true"``, or look the id up in mlartifacts/runs.json.
 
 Everything here is read from `reports/`, from units below `work/` and from running ones, and can be deleted:
 `python3 -m pipeline track` writes it anew. Runs with the tag `current = false` belong to parameters or code that

@@ -32,8 +32,8 @@ LINKS = """
 ## From a run to where it comes from, and back
 
 `dvc.stage` is the stage that makes it (`dvc repro STAGE`), `dvc.lock` the
-sha256 of its entry in that file, `git.revision` the code. And back: search for tags.`dvc.stage` = "STAGE" and
-tags.current = "true"; `mlartifacts/runs.json` has the id of each stage's run.
+sha256 of its entry in that file, `git.revision` the code. And back: search for
+``tags.`dvc.stage` = "STAGE" and tags.current = "true"``; `mlartifacts/runs.json` has the id of each stage's run.
 """
 MODELS = """
 ## Models

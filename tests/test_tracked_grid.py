@@ -9,6 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.mlflow_values import cell_tags
+from pipeline.sweep_notes import note_of_sweep
+from pipeline.sweep_records import Sweep
 from pipeline.tracking import EXPERIMENT, track
 from tests.reporting.sweep_files import CELLS, METRICS, REASON, write_sweep
 from tests.tracked import fill_workspace
@@ -16,6 +18,10 @@ from tests.tracked import fill_workspace
 FEW = (("diffusion_forcing", "l2"), ("self_forcing", "dmd"))
 SHORT = {"bidirectional": "B", "teacher_forcing": "TF", "diffusion_forcing": "DF", "self_forcing": "SF"}
 FAILED = (("self_forcing", "dmd", "tuned", 3),)
+TOLD = {  # columns of trials.csv that are not measured
+    *("method", "loss", "phase", "seed", "split", "learning_rate", "critic_rate_factor", "critic_updates_a_step"),
+    *("num_steps", "status", "reason", "train_fingerprint", "evaluate_fingerprint"),
+}
 
 
 def with_sweep(directory, migrated, **which) -> Path:
@@ -44,8 +50,8 @@ def workspace(tmp_path_factory, migrated) -> Path:
     lock = {"stages": {"grid": {"cmd": "python -m sweeps.run"}, "codec": {"cmd": "x"}}}
     (directory / "dvc.lock").write_text(json.dumps(lock))
     (directory / "reports" / "figures").mkdir()
-    for name in ("sweep_matrix.svg", "cost.svg"):
-        (directory / "reports" / "figures" / name).write_text("<svg/>")
+    for name in ("sweep_matrix.svg", "sweep_matrix.csv", "grid_drift.png", "matrix.png", "matrix.csv", "cost.svg"):
+        (directory / "reports" / "figures" / name).write_text(name)
     tracked = track(directory, directory / "work")
     assert (tracked.damaged, tracked.reason, tracked.pending) == ((), "", ())
     return directory
@@ -67,16 +73,42 @@ def test_every_trial_is_a_child_with_its_numbers_setting_and_tags(workspace):
             assert tags.get(name, "") == row[name]
         assert tags["budget"].startswith("as many operations as")
         assert (tags["git.revision"], tags["git.dirty"]) == ("5ea5", "false")
-        assert {name: run.data.metrics[name] for name in METRICS} == {name: float(row[name]) for name in METRICS}
+        numbers = {name: float(text) for name, text in row.items() if text and name not in TOLD}
+        assert run.data.metrics.items() >= numbers.items()
+        assert set(METRICS) < numbers.keys()
         for name in ("learning_rate", "critic_rate_factor", "critic_updates_a_step", "num_steps"):
             assert params.get(name, "") == row[name]
         assert run.info.run_name.startswith(f"{tags['cell']} {row['phase']} seed {row['seed']}")
     assert len({run.info.run_name for run in children.values()}) == len(rows)
 
 
+def test_every_child_of_the_sweep_leads_to_its_stage_and_to_the_code(workspace):
+    (sweep,) = runs(workspace, "tags.kind = 'sweep'")
+    for run in (sweep, *runs(workspace, "tags.kind = 'trial'")):
+        tags = run.data.tags
+        assert (tags["dvc.stage"], tags["mlflow.source.name"]) == ("grid", "dvc repro grid")
+        assert (tags["git.revision"], tags["mlflow.source.git.commit"]) == ("5ea5", "5ea5")
+    tracked = track(workspace, workspace / "work")
+    assert (tracked.runs["grid"], tracked.fingerprints["grid"]) == (
+        sweep.info.run_id,
+        sweep.data.tags["fingerprint"],
+    )
+
+
+def test_final_numbers_stand_where_the_curve_ends(workspace):
+    client = client_of(workspace)
+    for run in runs(workspace, "tags.cell = 'self_forcing-dmd' and tags.phase = 'tuned' and tags.status = 'done'"):
+        ends = {max(p.step for p in client.get_metric_history(run.info.run_id, name))
+                for name in ("excess", "student_loss", "critic_loss")}  # fmt: skip
+        assert ends == {60} == {int(run.data.metrics["student_updates"])}
+    start = runs(workspace, "tags.phase = 'start'")[0]
+    assert [point.step for point in client.get_metric_history(start.info.run_id, "excess")] == [0]
+
+
 def test_a_failed_trial_is_failed_and_says_why(workspace):
     (run,) = runs(workspace, "tags.status = 'failed'")
     assert (run.info.status, run.data.tags["reason"]) == ("FAILED", REASON)
+    assert run.data.tags["mlflow.note.content"] == f"# {run.info.run_name} failed\n\n{REASON}\n"
     assert run.info.run_name == "self_forcing-dmd tuned seed 3"
     assert "excess" not in run.data.metrics
     (sweep,) = runs(workspace, "tags.kind = 'sweep'")
@@ -111,8 +143,10 @@ def test_the_parent_has_means_tables_figures_and_a_note(workspace):
     files = {file.path for file in client.list_artifacts(sweep.info.run_id)}
     assert {"cells.csv", "pairs.csv", "audit.csv", "run.json", "figures"} < files
     figures = [file.path for file in client.list_artifacts(sweep.info.run_id, "figures")]
-    assert figures == ["figures/sweep_matrix.svg"]
-    assert "`phase`" in sweep.data.tags["mlflow.note.content"]
+    assert figures == [
+        f"figures/{name}"
+        for name in ("grid_drift.png", "matrix.csv", "matrix.png", "sweep_matrix.csv", "sweep_matrix.svg")
+    ]
     assert sweep.data.params["num_clips"] == "1024"
     assert len(sweep.data.tags["dvc.lock"]) == 64
     assert {run.data.tags["dvc.lock"] for run in runs(workspace, "tags.kind = 'trial'")} == {
@@ -120,13 +154,18 @@ def test_the_parent_has_means_tables_figures_and_a_note(workspace):
     }
 
 
-def test_a_second_call_writes_nothing_but_figures_that_changed(workspace):
+def test_a_second_call_writes_nothing_but_figures_that_changed(workspace, monkeypatch):
     assert track(workspace, workspace / "work").num_new == 0
     (sweep,) = runs(workspace, "tags.kind = 'sweep'")
+    sent = []
+    monkeypatch.setattr(MlflowClient, "log_artifact", lambda *given: sent.append(Path(given[2]).name))
     (workspace / "reports" / "figures" / "sweep_pairs.svg").write_text("<svg/>")
+    (workspace / "reports" / "figures" / "matrix.csv").write_text("drawn anew")
     assert track(workspace, workspace / "work").num_new == 0
-    figures = client_of(workspace).list_artifacts(sweep.info.run_id, "figures")
-    assert [file.path for file in figures] == ["figures/sweep_matrix.svg", "figures/sweep_pairs.svg"]
+    assert sent == ["matrix.csv", "sweep_pairs.svg"]
+    assert track(workspace, workspace / "work").num_new == 0
+    assert len(sent) == 2
+    assert [run.info.run_id for run in runs(workspace, "tags.kind = 'sweep'")] == [sweep.info.run_id]
 
 
 def test_the_view_that_opens_shows_method_by_loss_and_another_the_stages(workspace):
@@ -147,6 +186,29 @@ def test_the_view_that_opens_shows_method_by_loss_and_another_the_stages(workspa
     assert kinds == {"unit", "sweep"}
 
 
+def test_the_note_of_the_sweep_has_the_matrix_what_failed_and_the_way_to_the_stage(workspace):
+    (sweep,) = runs(workspace, "tags.kind = 'sweep'")
+    note, means = sweep.data.tags["mlflow.note.content"], sweep.data.metrics
+    assert "| excess, tuned | l2 | dmd |" in note
+    l2 = means["tuned.diffusion_forcing-l2.excess"]
+    ends = [means[f"tuned.diffusion_forcing-l2.excess.{end}"] for end in ("low", "high")]
+    assert f"| diffusion_forcing | {l2:.2f} ({ends[0]:.1f} to {ends[1]:.1f}) | - |" in note
+    assert f"get-artifact?path=figures/matrix.png&run_uuid={sweep.info.run_id}" in note
+    assert f"## Failed: 1\n\n- self_forcing-dmd tuned seed 3: {REASON}\n" in note
+    assert "Still to be made" not in note
+    for word in ("`phase`", "`animation`", "`dvc.stage`", "`git.revision`", "mlartifacts/runs.json"):
+        assert word in note
+
+
+def test_long_lists_of_a_note_are_cut(tmp_path):
+    missing = tuple(f"self_forcing-dmd tuned seed {seed}" for seed in range(200))
+    sweep = Sweep(tmp_path / "grid", "grid", "default", "f", {}, {}, (), missing=missing)
+    note = note_of_sweep(sweep, "id", "")
+    assert "## Still to be made: 200" in note
+    assert "and 190 more" in note
+    assert len(note) < 5000
+
+
 def test_a_sweep_that_is_not_finished_is_tracked_as_far_as_it_is(tmp_path, migrated):
     missing, left = ["self_forcing-dmd default seed 2"], [("self_forcing", "dmd", "default", 2)]
     which = {"phases": ("default",), "missing": missing, "left": left, "failed": ()}
@@ -155,6 +217,7 @@ def test_a_sweep_that_is_not_finished_is_tracked_as_far_as_it_is(tmp_path, migra
     assert "viewStateShareKey=forcing-grid-default&" in page
     (sweep,) = runs(workspace, "tags.kind = 'sweep'")
     assert json.loads(sweep.data.tags["missing"]) == missing
+    assert f"## Still to be made: 1\n\n- {missing[0]}\n" in sweep.data.tags["mlflow.note.content"]
     assert "default.self_forcing-dmd.excess" in sweep.data.metrics
     assert "default.self_forcing-dmd.excess.low" not in sweep.data.metrics  # of one seed: infinite
     assert len(runs(workspace, "tags.kind = 'trial'")) == 3

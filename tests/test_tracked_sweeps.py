@@ -19,7 +19,13 @@ ROWS = (
 def write_laboratory(workspace: Path, *, rows=ROWS, failed=None) -> Path:
     directory = workspace / "reports" / "laboratory"
     directory.mkdir(parents=True, exist_ok=True)
-    about = {"profile": "default", "failed": failed or {}, "params": {"num_seeds": 3, "rules": {"margin": 2.0}}}
+    revisions = [{"commit": "5ea5", "dirty": False}, {"commit": "7a1e", "dirty": True}]
+    about = {
+        "profile": "default",
+        "failed": failed or {},
+        "revisions": revisions,
+        "params": {"num_seeds": 3, "rules": {"margin": 2.0}},
+    }
     (directory / "run.json").write_text(json.dumps(about))
     (directory / "verdicts.csv").write_text("\n".join([HEAD, *rows]) + "\n")
     return directory
@@ -45,6 +51,9 @@ def test_a_trial_has_its_numbers_as_metrics_and_its_words_as_tags(workspace, tmp
     assert sweep.info.run_name == "sweep laboratory"
     assert sweep.info.status == "FINISHED"
     assert sweep.data.params["rules.margin"] == "2.0"
+    assert (sweep.data.tags["git.revision"], sweep.data.tags["git.dirty"]) == ("5ea5, 7a1e", "true")
+    assert (sweep.data.tags["dvc.stage"], sweep.data.tags["dvc.lock"]) == ("laboratory", "none")
+    assert "mlflow.source.git.commit" not in sweep.data.tags  # which of the two?
     assert sweep.data.tags["failed.bidirectional-kd-A-exact-0"] == "out of memory"
     [parent] = runs(workspace, "tags.kind = 'profile'")
     assert sweep.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -59,6 +68,18 @@ def test_a_trial_has_its_numbers_as_metrics_and_its_words_as_tags(workspace, tmp
     assert open_ended.data.tags["m_half_width"] == "inf"
     client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
     assert {file.path for file in client.list_artifacts(sweep.info.run_id)} == {"run.json", "verdicts.csv"}
+
+
+def test_a_sweep_that_is_no_stage_of_dvc_names_its_command(workspace, tmp_path):
+    directory = workspace / "reports" / "causal_forcing"
+    directory.mkdir()
+    (directory / "run.json").write_text(json.dumps({"profile": "default", "failed": {}}))
+    (directory / "inits.csv").write_text("init,excess\nteacher,16.5\n")
+    track(workspace, tmp_path / "work")
+    [sweep] = runs(workspace, "tags.sweep = 'causal_forcing' and tags.kind = 'sweep'")
+    tags = sweep.data.tags
+    assert (tags["dvc.stage"], tags["dvc.lock"], tags["git.revision"]) == ("none", "none", "none")
+    assert tags["mlflow.source.name"] == "python3 -m pipeline causal-forcing"
 
 
 def test_a_second_call_writes_nothing_and_another_run_replaces_the_first(workspace, tmp_path):

@@ -13,6 +13,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 
+from pipeline.lineage import directory_digest
 from pipeline.tracking import EXPERIMENT, Ledger, track
 from pipeline.unit import canonical_json
 from tests.tracked import CURVE, fill_workspace, write_record
@@ -106,6 +107,35 @@ def test_track_says_where_a_result_comes_from(workspace, tmp_path):
     assert (tags["git.revision"], tags["git.dirty"]) == ("5ea5", "true")  # of the making, whatever is there now
     tags = runs_of(workspace)["teacher@causal"].data.tags
     assert (tags["git.revision"], tags["git.dirty"], tags["dvc.lock"]) == ("none", "none", "none")
+
+
+def test_a_run_leads_to_its_stage_and_the_stage_to_its_run(workspace, tmp_path):
+    tracked = track(workspace, tmp_path / "work")
+    assert tracked.fingerprints == {"codec": "c0dec", "teacher@causal": "7eac4e5"}
+    for stage, run in runs_of(workspace).items():
+        assert tracked.runs[stage] == run.info.run_id
+        assert (run.data.tags["dvc.stage"], run.data.tags["mlflow.source.name"]) == (stage, f"dvc repro {stage}")
+    assert track(workspace, tmp_path / "work").runs == tracked.runs
+
+
+def test_final_numbers_stand_at_the_last_step_of_what_they_judge(workspace, tmp_path):
+    judged = write_record(workspace, "evaluate", "codec", "e7a1", curve=[])
+    record = json.loads((judged / "record.json").read_text())
+    record |= {"has_curve": False, "inputs": {"student": directory_digest({"codec.safetensors": "bb22"})}}
+    (judged / "record.json").write_text(json.dumps(record))
+    (workspace / "reports" / "teacher" / "causal" / "record.json").unlink()  # of the same product
+    track(workspace, tmp_path / "work")
+    for run in runs_of(workspace).values():
+        history = client_of(workspace).get_metric_history(run.info.run_id, "final.fvd.excess")
+        assert [(point.step, point.value) for point in history] == [(12990, 12.25)]
+
+
+def test_a_run_of_an_older_layout_is_written_anew(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    old = runs_of(workspace)["codec"]
+    client_of(workspace).set_tag(old.info.run_id, "layout", "1")
+    assert track(workspace, tmp_path / "work").num_new == 1
+    assert runs_of(workspace)["codec"].info.run_id != old.info.run_id
 
 
 def test_track_shows_when_a_unit_ran_and_its_pictures(workspace, tmp_path):

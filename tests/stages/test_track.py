@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.tracking import track
 from stages import track as track_stage
@@ -91,6 +92,11 @@ def test_the_stage_writes_stable_fingerprints_and_passes_without_a_server(worksp
         "sent": {"codec": "c0dec", "teacher@causal": "7eac4e5"},
     }
     assert here.stdout.startswith("dashboard: /#/experiments/")
+    assert "The run of each DVC stage: mlartifacts/runs.json" in here.stderr
+    runs = json.loads((workspace / "mlartifacts" / "runs.json").read_text())
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    stages = {stage: client.get_run(run_id).data.tags["dvc.stage"] for stage, run_id in runs.items()}
+    assert stages == {"codec": "codec", "teacher@causal": "teacher@causal"}
 
 
 def free_port() -> int:
