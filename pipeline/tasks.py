@@ -52,6 +52,7 @@ class Task:
     summary: str
     example: str
     passes_on: str = ""  # the tool that gets further arguments
+    options_after_dashes: bool = False  # its options stand after --, so that a misspelt one of ours is refused
     has_profile: bool = False
     has_port: bool = False
 
@@ -197,7 +198,7 @@ def ui(call: Call) -> int:
 TASKS: dict[str, Task] = {
     "repro": Task(
         repro, "run what is out of date of the pipeline, then show the table", "repro --profile smoke",
-        passes_on="dvc repro, after --", has_profile=True,
+        passes_on="dvc repro, its options after --", options_after_dashes=True, has_profile=True,
     ),
     "report": Task(report, "write tables, figures and page anew", "report", has_profile=True),
     "ui": Task(ui, "the MLflow dashboard, on this machine only", "ui --port 5001", has_profile=True, has_port=True),
@@ -276,14 +277,17 @@ def main(arguments: list[str]) -> int:
         print(f"no task is called {name!r}\n\n{overview()}", file=sys.stderr)
         return USAGE_ERROR
     options, extra = parser_of(name).parse_known_args(rest)
-    if extra and not TASKS[name].passes_on:
-        print(f"{name} takes no argument {extra[0]!r}: see python3 -m pipeline {name} --help", file=sys.stderr)
+    place = extra.index("--") if "--" in extra else len(extra)
+    ours, extra = extra[:place], [*extra[:place], *extra[place + 1 :]]
+    task = TASKS[name]
+    options_here = [word for word in ours if word.startswith("-")] if task.options_after_dashes else []
+    if unknown := options_here if task.passes_on else extra:
+        print(f"{name} takes no argument {unknown[0]!r}: see python3 -m pipeline {name} --help", file=sys.stderr)
         return USAGE_ERROR
-    extra = extra[1:] if extra[:1] == ["--"] else extra
     try:
         call = Call(ensure_environment(), extra, options.profile, options.port)
         do_without_git(call)
-        return TASKS[name].run(call)
+        return task.run(call)
     except SetupError as error:
         say(str(error))
         return 1

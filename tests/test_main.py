@@ -88,6 +88,18 @@ def test_an_unknown_option_is_refused_where_nothing_is_passed_on(started, capsys
     assert not started
 
 
+@pytest.mark.parametrize("arguments", [["--forse"], ["evaluate", "--forse", "--", "--dry"]])
+def test_an_option_of_dvc_stands_after_dashes_so_that_a_misspelt_one_is_refused(arguments, started, capsys):
+    assert main(["repro", *arguments]) == 2
+    assert capsys.readouterr().err == "repro takes no argument '--forse': see python3 -m pipeline repro --help\n"
+    assert not started
+
+
+def test_targets_and_options_reach_dvc(started):
+    main(["repro", "evaluate@init", "--", "--dry"])
+    assert started[-1] == ("dvc", "repro", "evaluate@init", "--dry")
+
+
 @pytest.mark.parametrize("arguments", [["ui", "--port", "x"], ["repro", "--profile"]])
 def test_an_option_without_its_value_is_one_line_and_exit_code_2(arguments, started, capsys):
     with pytest.raises(SystemExit) as ended:
