@@ -2,11 +2,8 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
-import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,17 +11,15 @@ from typing import TYPE_CHECKING
 
 from pipeline.ledger import Ledger
 from pipeline.mlflow_values import flatten
+from pipeline.model_files import Files, save_model
 from pipeline.sweep_notes import MODELS
 from pipeline.sweep_records import COMPARED, Sweep, Trial
-from pipeline.unit import digest_of
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 REGISTERED, ALIAS = "forcing-grid", "best"
 VERSIONS = "mlflow.modelVersions"  # where MLflow's page of a model looks for what it is registered as
-CODE = Path(__file__).with_name("logged_model.py")
-REQUIRED = ("mlflow", "torch", "numpy", "pandas", "safetensors", "jaxtyping", "pillow", "tqdm")  # by what it runs
 DESCRIPTION = """The student of the cell with the least mean excess of a sweep, in its last phase: the alias `best`.
 Tags of a version say which cell, seed and unit it is, and the excess; the model's own page has its run."""
 TOLD = (
@@ -40,22 +35,6 @@ class Models:
 
     note: str = ""
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Files:
-    """Of a trial's student, its codec, and the unit that judged it."""
-
-    student: Path
-    codec: Path
-    judged: Path
-
-    def are_here(self) -> bool:
-        """Whether all are, and the student speaks the latents of that codec."""
-        files = (self.student / "student.json", self.codec / "codec.json", self.judged)
-        if not all(path.exists() for path in files):
-            return False
-        return json.loads(files[0].read_text())["latents"] == digest_of(files[1])
 
 
 def chosen_trials(sweep: Sweep) -> dict[str, Trial]:
@@ -159,42 +138,6 @@ def _log(ledger: Ledger, trial: Trial, run: "Run", files: Files) -> str:
         client.log_model_artifacts(model.model_id, str(Path(directory) / "model"))
     client.finalize_logged_model(model.model_id, "READY")
     return model.model_uri
-
-
-def save_model(directory: Path, about: "object", files: Files, sampler: Mapping[str, object]) -> None:
-    """Write `directory/model`: code, weights, signature, requirements and an example; nothing of it is a pickle."""
-    import numpy as np
-    import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model as save
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-
-    from pipeline.logged_model import COLUMNS
-
-    C, H, W = json.loads((files.codec / "codec.json").read_text())["frame_shape"]
-    request = Schema([ColSpec(DataType.long, name) for name in COLUMNS])
-    clips = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, H, W, C))])
-    for stem, source in (("student", files.student), ("codec", files.codec)):
-        (directory / stem).mkdir()
-        for ending in ("json", "safetensors"):
-            shutil.copyfile(source / f"{stem}.{ending}", directory / stem / f"{stem}.{ending}")
-    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tells of each validation
-    save(
-        path=directory / "model",
-        mlflow_model=about,
-        python_model=CODE,
-        code_paths=[str(CODE.parent)],
-        artifacts={stem: str(directory / stem) for stem in ("student", "codec")},
-        model_config={"sampler": sampler},
-        signature=ModelSignature(request, clips),
-        input_example=pd.DataFrame([(2, 8, 0)], columns=list(COLUMNS)),
-        pip_requirements=requirements(),
-    )
-
-
-def requirements() -> list[str]:
-    """What a model needs, at the versions of today; without the ending that names a build, like +cpu."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIRED]
 
 
 def _link(ledger: Ledger, trial: Trial, run: "Run", uri: str) -> None:

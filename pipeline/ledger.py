@@ -20,9 +20,10 @@ EXPERIMENT = "forcing-grid"
 LAYOUT = {"layout": "2"}  # of runs; those that were written by another are written anew
 METRICS_A_BATCH, OTHERS_A_BATCH = 800, 100  # MLflow takes 1000 entries in one call, of which 100 of each other kind
 LONGEST_VALUE = 5000  # characters of a parameter or tag
-SETTINGS = {  # of MLflow: patience with a server, and no bar for each file
+SETTINGS = {  # of MLflow: patience with a server, no line for each run and no bar for each file
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 

@@ -2,7 +2,7 @@
 
 Nothing writes to MLflow while a unit trains. `track` reads the records of finished units and the curves of running
 ones, and brings MLflow to the same state however often it is called: one parent run a profile, one child a unit.
-Beside it only the modules that write for it import mlflow: ledger, unit_runs, sweep_runs, cell_models; and
+Beside it only what writes for it imports mlflow: ledger, unit_runs, sweep_runs, cell_models, model_files; and
 logged_model, which runs inside a model.
 """
 

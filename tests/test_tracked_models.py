@@ -16,12 +16,13 @@ import torch
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from pipeline.cell_models import ALIAS, AWAY, REGISTERED, REQUIRED
+from pipeline.cell_models import ALIAS, AWAY, REGISTERED
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.schedule import SCHEDULES, FlowMatching
 from pipeline.diffusion.trajectory import STEPS
 from pipeline.evaluation.sampling import load_student
 from pipeline.logged_model import from_plain
+from pipeline.model_files import REQUIRED
 from pipeline.models.backbone import BackboneSpec
 from pipeline.models.codec import load_codec, new_codec, save_codec
 from pipeline.models.denoiser import Denoiser, DenoiserSpec, save_denoiser
@@ -163,7 +164,10 @@ def test_every_cell_has_the_model_of_its_best_tuned_seed_without_a_pickle(tracke
             *("input_example.json", "serving_input_example.json"),
             *(f"artifacts/{stem}/{stem}.{end}" for stem in ("student", "codec") for end in ("json", "safetensors")),
         }
-        assert all(name.endswith((".py", ".css", ".js")) for name in files - outside)
+        code = {name.removeprefix("code/") for name in files - outside}
+        assert {"pipeline/sampling_stream.py", "pipeline/models/denoiser.py"} < code
+        assert all(name.endswith(".py") for name in code)
+        assert not any(name.startswith(("pipeline/reporting", "pipeline/losses")) for name in code)
         needed = (directory / "requirements.txt").read_text().split()
         assert [line.split("==")[0] for line in needed] == list(REQUIRED)
         signature = Model.load(str(directory)).signature
