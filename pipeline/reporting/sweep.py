@@ -33,7 +33,7 @@ below, Fréchet distance of single frames, blind to motion; both less what real 
 of features (windows) or of the spread of frames. Lines: means over seeds; whiskers and bands: the lowest and the
 highest seed. Shaded: beyond the length of training clips; a window reaches there that begins after frame 1.
 Dashed: what the cells of a method start from. A line that rises accumulates error; a high and level one is wrong
-from the start.""",
+from the start. The scale is logarithmic unless a seed comes below its floor.""",
     "sweep_matrix": """Every method with every loss: mean excess FVD, below it its interval; the darker, the better.
 Both matrices share one scale of colours.""",
     "sweep_ranks": """Left: the rank of every cell by its mean, with the interval of what other seeds could make of

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLES = {WINDOW: "windowed FVD\nabove its floor", FRAME: "Fréchet distance of\nframes above its floor"}
 LONGER = "#f1f1f5"  # behind what is longer than training clips
-ASIDE = 0.3  # frames between the whiskers of two losses
+ASIDE, MOST_ASIDE = 0.3, 1.5  # frames between the whiskers of two losses, and of all of them
 HEADROOM = 0.18  # of the height of a panel, for what is said in it
 EVERY = 3  # frames between two markers
 
@@ -102,7 +102,8 @@ def _draw_panel(axis: "Axes", found: Found, rows: list[Row]) -> None:
         )
         look = look_of(found, loss)
         if points[0]["measure"] == WINDOW:
-            at = [place + ASIDE * (rank - (len(losses) - 1) / 2) for place in at]
+            aside = min(ASIDE, MOST_ASIDE / len(losses))
+            at = [place + aside * (rank - (len(losses) - 1) / 2) for place in at]
             axis.vlines(at, low, high, color=look["color"], linewidth=1.1)
             axis.plot(at, middle, label=label_of(loss), markersize=4.5, **look)
         else:
