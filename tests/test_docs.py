@@ -17,7 +17,7 @@ from pipeline.methods import METHODS
 from pipeline.tasks import TASKS
 from pipeline.unit import PROJECT
 from tests import docs_rules
-from tests.docs_pages import PAGES, Block, anchors, apply, blocks, command, commands, links
+from tests.docs_pages import PAGES, SHELLS, SPANNED, Block, anchors, apply, blocks, command, commands, links
 
 CARRIED_OUT = ("adding-a-loss.md", "adding-a-data-source.md")
 COMMANDS = {
@@ -54,11 +54,15 @@ def test_every_task_has_a_test_that_runs_it():
 
 @pytest.mark.parametrize(("page", "block"), BLOCKS, ids=lambda part: part.name if isinstance(part, Path) else "")
 def test_a_block_is_of_a_kind_that_is_tested(page: Path, block: Block):
-    kinds = ("sh", "bash", "console", "diff", "python", "yaml", "")  # the last: what a command has printed
+    kinds = (*SHELLS, "diff", "python", "yaml", "")  # the last: what a command has printed
     assert block.kind in kinds, f"{page.name}: no test reads a block of {block.kind}"
     if block.kind in ("python", "diff"):
         assert block.path is not None, f"{page.name}: a block must say of which file it is:\n{block.text}"
         assert page.name in CARRIED_OUT, f"{page.name} is not carried out by tests/test_docs_walkthroughs.py"
+    told = [line for line in block.text.splitlines() if line.startswith(SPANNED)]
+    assert block.kind in SHELLS or not told, (
+        f"{page.name}: commands stand in a block of {' or '.join(SHELLS)}: {told}"
+    )
     if block.kind == "python":
         ast.parse(block.text)
     if block.kind == "yaml" and block.path is None:
