@@ -10,7 +10,7 @@ from stages.progress import Line
 from sweeps.cluster import Resources, cluster
 from sweeps.on_ray import Event, on_ray
 from sweeps.parallel import Run
-from sweeps.runner import tell
+from sweeps.runner import SideBySide
 
 
 class Executor:
@@ -37,16 +37,13 @@ class Executor:
         """The last event of every task, whatever becomes of the others; the line counts the weights."""
         if not tasks:
             return
-        shares, num_failed = dict.fromkeys(tasks, 0.0), 0
         with Line(name) as line:
-            tell(line, shares, weights, noun=noun)
+            told = SideBySide(line, weights, noun)
             for event in on_ray(run, tasks, **self._start(), max_failures=self.max_failures):
                 if event.failure is not None:
-                    num_failed += event.is_last
                     again = "" if event.is_last else "; it is tried again"
                     line.write(f"{event.name}: {event.failure}{again}")
-                shares[event.name] = 1.0 if event.is_last else event.share
-                tell(line, shares, weights, noun=noun, num_failed=num_failed)
+                told.hear(event.name, event)
                 if event.is_last:
                     yield event
 

@@ -30,6 +30,7 @@ class Event:
     result: Any = None
     failure: str | None = None  # the reason, in one line; the task is tried again unless this is its last event
     is_last: bool = False
+    words: str = ""  # what it says for people
 
 
 def on_ray(
@@ -96,7 +97,7 @@ def _tune(
             if "result" in result:
                 events.put(Event(name, 1.0, pickle.loads(result["result"]), is_last=True))
             elif "share" in result:
-                events.put(Event(name, result["share"]))
+                events.put(Event(name, result["share"], words=result["words"]))
 
         def on_trial_recover(self, *_: Any, **said: Any) -> None:
             events.put(Event(self.name_of(said), failure=_reason(said["trial"])))
@@ -149,11 +150,11 @@ def _serve(config: dict[str, Any], run: Run, tasks: list[Any], directory: Path) 
     os.chdir(directory)
     said = time.monotonic() - SAY_EVERY_S
 
-    def on_share(share: float) -> None:
+    def on_share(share: float, words: str = "") -> None:
         nonlocal said
         if time.monotonic() - said >= SAY_EVERY_S:
             said = time.monotonic()
-            tune.report({"share": share})
+            tune.report({"share": share, "words": words})
 
     try:
         result = run(tasks[config["index"]], on_share)

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.environment import end_with_parent
 
 LONGEST = 300  # letters of a reason
-OnShare = Callable[[float], None]
+OnShare = Callable[..., None]  # (share, words=""): of the task, done so far; words: for people, such as its losses
 Run = Callable[[Any, OnShare], Any]  # a function of a module: a task -> its result, saying what share is done
 
 
@@ -25,6 +25,7 @@ class Event:
     result: Any = None
     failure: str | None = None  # the reason, in one line
     is_last: bool = False
+    words: str = ""  # what it says for people
 
 
 def in_parallel(run: Run, tasks: Sequence[Any], *, num_processes: int) -> Iterator[Event]:
@@ -82,8 +83,12 @@ def _serve(connection: Connection, run: Run) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process; the parent alone says so
     while (given := connection.recv()) is not None:
         index, task = given
+
+        def on_share(share: float, words: str = "", index: int = index) -> None:
+            connection.send(Event(index, share, words=words))
+
         try:
-            result = run(task, lambda share, index=index: connection.send(Event(index, share)))
+            result = run(task, on_share)
         except Exception as error:  # whatever it is, the other tasks go on
             connection.send(Event(index, failure=one_line(error), is_last=True))
         else:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pipeline.interfaces import Progress
 from pipeline.machine import machine
 from pipeline.unit import Work, digest_of, run_unit
-from stages.progress import Line
+from stages.progress import Line, losses
 from sweeps.parallel import OnShare, Run, in_parallel
 
 PARTS = ("unit", "metrics", "timing")  # files of a unit
@@ -47,11 +47,9 @@ def run_all(
     Ctrl-C ends the program with one line.
     """
     keys, made, failed = list(tasks), {}, {}
-    weights = {name_of(key): num_updates[key] for key in keys}
-    shares = dict.fromkeys(weights, 0.0)
     try:
         with Line(name) as line:
-            tell(line, shares, weights, noun=noun)
+            told = SideBySide(line, {name_of(key): num_updates[key] for key in keys}, noun)
             for event in in_parallel(run, list(tasks.values()), num_processes=os.cpu_count() or 1):
                 key = keys[event.index]
                 if event.failure is not None:
@@ -59,25 +57,43 @@ def run_all(
                     line.write(f"{name_of(key)}: {event.failure}")
                 elif event.is_last:
                     made[key] = event.result
-                shares[name_of(key)] = 1.0 if event.is_last else event.share
-                tell(line, shares, weights, noun=noun, num_failed=len(failed))
+                told.hear(name_of(key), event)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the same command goes on from here\n")
         sys.exit(INTERRUPTED)
     return Outcome(*({key: part[key] for key in keys if key in part} for part in (made, failed)))
 
 
-def tell(
-    line: Line, shares: Mapping[str, float], weights: Mapping[str, int], *, noun: str, num_failed: int = 0
-) -> None:
-    """How many tasks are made, how many failed, which have begun. shares: done, of 1; weights: steps."""
-    begun = [name for name, share in shares.items() if 0 < share < 1]
-    ended = sum(share == 1 for share in shares.values())
-    words = [f"{ended - num_failed} of {len(shares)} {noun}"]
-    words += [f"{num_failed} failed"] if num_failed else []
-    words += [f"at {', '.join(begun)}"] if begun else []
-    done = int(sum(share * weights[name] for name, share in shares.items()))
-    line.show(done, sum(weights.values()), ", ".join(words))
+class SideBySide:
+    """Tasks in one line: steps of all, how many are made, how many failed, and what those at work say.
+
+    num_steps: of every task, by its name; noun: what they are called.
+    """
+
+    def __init__(self, line: Line, num_steps: Mapping[str, int], noun: str) -> None:
+        self.line, self.num_steps, self.noun = line, num_steps, noun
+        self.shares, self.words = dict.fromkeys(num_steps, 0.0), dict.fromkeys(num_steps, "")
+        self.num_failed = 0
+        self._tell()
+
+    def hear(self, name: str, event: Any) -> None:
+        """event: of `sweeps.parallel` or `sweeps.on_ray`, of the task of this name."""
+        self.shares[name] = 1.0 if event.is_last else event.share
+        self.words[name] = event.words
+        self.num_failed += event.is_last and event.failure is not None
+        self._tell()
+
+    def _tell(self) -> None:
+        shares = self.shares
+        begun = [
+            f"{name} ({self.words[name]})" if self.words[name] else name for name in shares if 0 < shares[name] < 1
+        ]
+        ended = sum(share == 1 for share in shares.values())
+        words = [f"{ended - self.num_failed} of {len(shares)} {self.noun}"]
+        words += [f"{self.num_failed} failed"] if self.num_failed else []
+        words += [f"at {', '.join(begun)}"] if begun else []
+        done = sum(share * self.num_steps[name] for name, share in shares.items())
+        self.line.show(int(done), sum(self.num_steps.values()), ", ".join(words))
 
 
 def show(text: str) -> None:
@@ -109,12 +125,15 @@ class InTurn:
         self.shares, self.on_share, self.run = shares, on_share, run
         self.done, self.total = 0.0, sum(shares.values())
         self.made: Made = {}
+        self.losses = ""  # of the last report
 
     def make(self, name: str, kind: str, work: Work, inputs: Mapping[str, Path]) -> Path:
         """The directory of the finished unit of this kind; what its files say is kept in `made`."""
 
         def tell(progress: Progress) -> None:
-            self.on_share((self.done + self.shares[name] * progress.step / progress.num_steps) / self.total)
+            self.losses = losses(progress.metrics) or self.losses
+            share = self.done + self.shares[name] * progress.step / progress.num_steps
+            self.on_share(share / self.total, self.losses)
 
         directory = self.run(kind, work, inputs, on_progress=tell)
         self.made[name] = {part: json.loads((directory / f"{part}.json").read_text()) for part in PARTS}

@@ -39,7 +39,7 @@ def one_after_another(run, tasks, *, num_processes):
     for index, task in enumerate(tasks):
         shares = []
         try:
-            result = run(pickle.loads(pickle.dumps(task)), shares.append)
+            result = run(pickle.loads(pickle.dumps(task)), lambda *said, shares=shares: shares.append(said[0]))
         except Exception as error:
             yield Event(index, failure=one_line(error), is_last=True)
         else:

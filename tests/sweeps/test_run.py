@@ -40,7 +40,7 @@ def calls(workspace, units, monkeypatch):
         for name, task in tasks.items():
             names.append(name)
             try:
-                yield Event(name, 1.0, run(task, lambda _: None), is_last=True)
+                yield Event(name, 1.0, run(task, lambda *_: None), is_last=True)
             except FloatingPointError as error:
                 yield Event(name, failure=one_line(error), is_last=True)
 

@@ -1,7 +1,10 @@
 """What all sweeps tell people: how far they are, and a table that fits the terminal."""
 
+from pipeline.interfaces import Progress
 from stages.progress import Line
-from sweeps.runner import show, tell
+from sweeps import on_ray
+from sweeps.parallel import Event
+from sweeps.runner import PARTS, InTurn, SideBySide, show
 
 
 class Spy(Line):
@@ -9,20 +12,55 @@ class Spy(Line):
         self.shown = step, num_steps, said
 
 
-def told(shares, num_failed=0):
+class Walk:
+    """A unit that tells its loss once."""
+
+    def run(self, directory, inputs):
+        yield Progress(0, 4)
+        yield Progress(2, 4, {"student_loss": 0.5})
+        yield Progress(4, 4)
+        return {}
+
+
+def told(*events):
+    """The line after these events of three tasks."""
     line = Spy("cells")
-    tell(line, shares, {"a": 10, "b": 30, "c": 60}, noun="cells", num_failed=num_failed)
+    tasks = SideBySide(line, {"a": 10, "b": 30, "c": 60}, "cells")
+    for event in events:
+        tasks.hear(event.name if isinstance(event, on_ray.Event) else "abc"[event.index], event)
     return line.shown
 
 
 def test_the_line_counts_steps_of_all_tasks_and_names_those_at_work():
-    assert told({"a": 0.0, "b": 0.0, "c": 0.0}) == (0, 100, "0 of 3 cells")
-    assert told({"a": 1.0, "b": 0.5, "c": 0.25}) == (40, 100, "1 of 3 cells, at b, c")
-    assert told({"a": 1.0, "b": 1.0, "c": 1.0}) == (100, 100, "3 of 3 cells")
+    assert told() == (0, 100, "0 of 3 cells")
+    events = [Event(0, 1.0, is_last=True), Event(1, 0.5, words="student 0.73"), Event(2, 0.25)]
+    assert told(*events) == (40, 100, "1 of 3 cells, at b (student 0.73), c")
+    ends = [Event(index, 1.0, is_last=True) for index in (1, 2)]
+    assert told(*events, *ends) == (100, 100, "3 of 3 cells")
 
 
 def test_what_failed_is_not_counted_as_made():
-    assert told({"a": 1.0, "b": 1.0, "c": 0.5}, num_failed=1) == (70, 100, "1 of 3 cells, 1 failed, at c")
+    events = [Event(0, 1.0, is_last=True), Event(1, failure="it is nan", is_last=True), Event(2, 0.5)]
+    assert told(*events) == (70, 100, "1 of 3 cells, 1 failed, at c")
+
+
+def test_what_is_tried_again_has_not_failed():
+    assert told(on_ray.Event("a", 0.5), on_ray.Event("a", failure="its process ended")) == (0, 100, "0 of 3 cells")
+
+
+def test_a_task_says_the_losses_of_its_last_report(tmp_path):
+    heard = []
+
+    def run(kind, work, inputs, *, on_progress):
+        for progress in work.run(tmp_path, inputs):
+            on_progress(progress)
+        for part in PARTS:
+            (tmp_path / f"{part}.json").write_text("{}")
+        return tmp_path
+
+    units = InTurn({"train": 0.5, "evaluate": 0.5}, lambda share, words: heard.append((share, words)), run=run)
+    units.make("train", "cell", Walk(), {})
+    assert heard == [(0.0, ""), (0.25, "student 0.5"), (0.5, "student 0.5")]
 
 
 def test_a_table_keeps_its_columns_and_long_sentences_are_broken(capsys):
