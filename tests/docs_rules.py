@@ -9,7 +9,8 @@ python3 -m pytest PATH     the path must be there; CI runs it.
 dvc ...                    runs in a copy that is a git repository; of repro and exp run the options, stages and
                            parameters must be there (tests/test_smoke.py runs the first).
 ray ...                    its options must be those of `ray ... --help`; tests/sweeps/test_cluster.py starts nodes.
-export, . activate         the variable must be one that the code reads; the environment is that of the tests.
+export, . activate, chmod  the variable must be one that the code reads; the environment is that of the tests; the
+                           home is not a test's to change.
 """
 
 import functools
@@ -65,7 +66,7 @@ def run(command: Command, scratch: Path, patch: pytest.MonkeyPatch) -> None:
             dvc(rest, scratch)
         case ("ray", *rest):
             ray(rest)
-        case (".", ".venv/bin/activate"):
+        case (".", ".venv/bin/activate") | ("chmod", "600", "~/.ray/auth_token"):
             pass
         case ("export", setting):
             assert is_read(setting.partition("=")[0]), setting
