@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.ledger import Ledger
 from pipeline.mlflow_values import flatten
 from pipeline.model_files import Files, save_model
-from pipeline.sweep_notes import MODELS
+from pipeline.sweep_notes import MODELS, NO_MODELS
 from pipeline.sweep_records import COMPARED, Sweep, Trial
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def write_models(ledger: Ledger, sweep: Sweep, runs: "Mapping[str, Run]", units:
     if not chosen or any("train_fingerprint" not in trial.tags for trial in chosen.values()):
         return Models()
     known = _known(ledger, sweep)
-    uris: dict[str, str] = {}
+    models: dict[str, LoggedModel] = {}
     for cell, trial in chosen.items():
         run, model = runs[trial.name], known.pop(trial.tags["evaluate_fingerprint"], None)
         files = Files(
@@ -70,24 +70,29 @@ def write_models(ledger: Ledger, sweep: Sweep, runs: "Mapping[str, Run]", units:
         )
         if model is not None:
             _say(ledger, model, {"current": "true"})
-            uris[cell] = model.model_uri
         elif files.are_here():
-            uris[cell] = _log(ledger, trial, run, files)
-        uri = uris.get(cell, AWAY)
-        if cell in uris and run.data.tags.get("model") != uri:
-            _link(ledger, trial, run, uri)
-        ledger.say(run, {"model": uri})
+            model = _log(ledger, trial, run, files)
+        if model is not None:
+            models[cell] = model
+            if run.data.tags.get("model") != model.model_uri:
+                _link(ledger, trial, run, model.model_id)
+        ledger.say(run, {"model": model.model_uri if model else AWAY})
     for model in known.values():
         _say(ledger, model, {"current": "false"})
     best = best_cell(sweep, chosen)
-    name = REGISTERED if sweep.profile == "default" else f"{REGISTERED}-{sweep.profile}"
-    said = f"The best, {best}, is not among them."
-    if best in uris:
-        version = _register(ledger, name, uris[best], chosen[best], runs[chosen[best].name])
+    tags = {"models": f"{len(models)} of {len(chosen)} cells", "best": best}
+    if not models:
+        return Models(NO_MODELS, tags)
+    shown = models[best] if best in models else next(iter(models.values()))
+    uri, said = shown.model_uri, f"The best, {best}, is not among them."
+    if best in models:
+        name = REGISTERED if sweep.profile == "default" else f"{REGISTERED}-{sweep.profile}"
+        version = _register(ledger, name, shown, chosen[best], runs[chosen[best].name])
+        uri = f"models:/{name}@{ALIAS}"
         said = f"The best, {best}, is version {version} of `{name}`, with the alias `{ALIAS}`."
-    uri = f"models:/{name}@{ALIAS}" if best in uris else next(iter(uris.values()), "models:/...")
-    note = MODELS.format(count=len(uris), all=len(chosen), uri=uri, best=said)
-    return Models(note, {"models": f"{len(uris)} of {len(chosen)} cells", "best": best})
+    num_frames = shown.params["num_frames"]
+    note = MODELS.format(count=len(models), all=len(chosen), uri=uri, num_frames=num_frames, best=said)
+    return Models(note, tags)
 
 
 def _known(ledger: Ledger, sweep: Sweep) -> "dict[str, LoggedModel]":
@@ -117,13 +122,14 @@ def _say(ledger: Ledger, model: "LoggedModel", tags: dict[str, str]) -> None:
         ledger.client.set_logged_model_tags(model.model_id, tags)
 
 
-def _log(ledger: Ledger, trial: Trial, run: "Run", files: Files) -> str:
-    """The model of a trial, written to its end; its URI."""
+def _log(ledger: Ledger, trial: Trial, run: "Run", files: Files) -> "LoggedModel":
+    """The model of a trial, written to its end."""
     from mlflow.models import Model
 
-    client, sampler = ledger.client, json.loads(files.judged.read_text())["work"]["sampler"]
+    client, work = ledger.client, json.loads(files.judged.read_text())["work"]
     tags = {name: run.data.tags[name] for name in TOLD if name in run.data.tags}
-    params = {name: str(value) for name, value in flatten({**trial.params, "sampler": sampler}).items()}
+    settings = {**trial.params, "num_frames": work["num_frames"], "sampler": work["sampler"]}
+    params = {name: str(value) for name, value in flatten(settings).items()}
     model = client.create_logged_model(
         ledger.experiment, trial.tags["cell"], run.info.run_id, tags, params, "video diffusion student"
     )
@@ -134,17 +140,16 @@ def _log(ledger: Ledger, trial: Trial, run: "Run", files: Files) -> str:
         model_id=model.model_id,
     )
     with tempfile.TemporaryDirectory() as directory:
-        save_model(Path(directory), about, files, sampler)
+        save_model(Path(directory), about, files, work)
         client.log_model_artifacts(model.model_id, str(Path(directory) / "model"))
-    client.finalize_logged_model(model.model_id, "READY")
-    return model.model_uri
+    return client.finalize_logged_model(model.model_id, "READY")
 
 
-def _link(ledger: Ledger, trial: Trial, run: "Run", uri: str) -> None:
+def _link(ledger: Ledger, trial: Trial, run: "Run", model_id: str) -> None:
     """The run leads to the model, and the model has the run's final numbers."""
     from mlflow.entities import LoggedModelOutput, Metric
 
-    model_id, step = uri.removeprefix("models:/"), int(trial.metrics.get("student_updates", 0))
+    step = int(trial.metrics.get("student_updates", 0))
     ledger.client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step)])
     numbers = [
         Metric(name, value, run.info.end_time or 0, step, model_id=model_id)
@@ -153,24 +158,25 @@ def _link(ledger: Ledger, trial: Trial, run: "Run", uri: str) -> None:
     ledger.client.log_batch(run.info.run_id, metrics=numbers)
 
 
-def _register(ledger: Ledger, name: str, uri: str, trial: Trial, run: "Run") -> str:
+def _register(ledger: Ledger, name: str, model: "LoggedModel", trial: Trial, run: "Run") -> str:
     """The version of the registered model that is this one, new only if there is none; it alone has the alias."""
     client = ledger.client
     found = client.search_registered_models(f"name = '{name}'")
-    model = found[0] if found else client.create_registered_model(name, description=DESCRIPTION)
-    versions = [one for one in client.search_model_versions(f"name = '{name}'") if one.source == uri]
+    registered = found[0] if found else client.create_registered_model(name, description=DESCRIPTION)
+    known = client.search_model_versions(f"name = '{name}'")
+    versions = [one for one in known if one.source == model.model_uri]
     if versions:
         version = str(versions[0].version)
     else:
         tags = {key: run.data.tags[key] for key in TOLD if key in run.data.tags and key != "current"}
         tags |= {"excess": f"{trial.metrics['excess']:.4g}"}
-        model_id = uri.removeprefix("models:/")
+        source, model_id = model.model_uri, model.model_id
         with default_store(client.tracking_uri):
-            made = client.create_model_version(name, uri, run.info.run_id, tags=tags, model_id=model_id)
+            made = client.create_model_version(name, source, run.info.run_id, tags=tags, model_id=model_id)
         version = str(made.version)
         said = json.dumps([{"name": name, "version": version}])
         client.set_logged_model_tags(model_id, {VERSIONS: said})
-    if str(model.aliases.get(ALIAS)) != version:
+    if str(registered.aliases.get(ALIAS)) != version:
         client.set_registered_model_alias(name, ALIAS, version)
     return version
 

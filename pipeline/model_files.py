@@ -35,8 +35,11 @@ class Files:
         return json.loads(files[0].read_text())["latents"] == digest_of(files[1])
 
 
-def save_model(directory: Path, about: "Model", files: Files, sampler: Mapping[str, Any]) -> None:
-    """Write `directory/model`: code, weights, signature, requirements and an example; nothing of it is a pickle."""
+def save_model(directory: Path, about: "Model", files: Files, work: Mapping[str, Any]) -> None:
+    """Write `directory/model`: code, weights, signature, requirements and an example; nothing of it is a pickle.
+
+    work: of the unit that judged it: the sampler, and the length of its clips.
+    """
     import numpy as np
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -59,9 +62,9 @@ def save_model(directory: Path, about: "Model", files: Files, sampler: Mapping[s
         python_model=CODE,
         code_paths=[str(copy_code(directory))],
         artifacts={stem: str(directory / stem) for stem in ("student", "codec")},
-        model_config={"sampler": sampler},
+        model_config={"sampler": work["sampler"]},
         signature=ModelSignature(request, clips),
-        input_example=pd.DataFrame([(2, 8, 0)], columns=list(COLUMNS)),
+        input_example=pd.DataFrame([(2, work["num_frames"], 0)], columns=list(COLUMNS)),
         pip_requirements=requirements(),
     )
 

@@ -39,18 +39,24 @@ MODELS = """
 ## Models
 
 {count} of {all} cells have a model here: the seed with the least excess, of the tuned phase where there is one. It
-carries the code of `pipeline` that it was logged with; Python needs what its requirements.txt lists.
+carries the code of `pipeline` that it runs, and needs the packages of its requirements.txt. Where mlflow.db is, or
+with the server in MLFLOW_TRACKING_URI:
 
     import mlflow, pandas
     model = mlflow.pyfunc.load_model("{uri}")
-    clips = model.predict(pandas.DataFrame({{"num_clips": [4], "num_frames": [16], "seed": [0]}}))
+    clips = model.predict(pandas.DataFrame({{"num_clips": [4], "num_frames": [{num_frames}], "seed": [0]}}))
 
-uint8 (N, T, H, W, C): what `python -m pipeline.sample` makes. {best}
+uint8 (N, T, H, W, C): what `python -m pipeline.sample` makes of the same checkpoint, sampler and seed. {best}
+"""
+NO_MODELS = """
+## Models
+
+None: the units of the cells, below work/, or the codec are not on this machine.
 """
 
 
 def note_of_sweep(sweep: Sweep, run_id: str, models: str) -> str:
-    """models: what there is to be said of them, see `MODELS`."""
+    """models: what there is to be said of them, see `MODELS` and `NO_MODELS`."""
     parts = [f"# The sweep {sweep.name}\n", matrix_of(sweep.means)]
     pictures = [path.name for path in sweep.figures if path.name == "matrix.png"]
     parts += [f"\n![{name}](get-artifact?path=figures/{name}&run_uuid={run_id})\n" for name in pictures]

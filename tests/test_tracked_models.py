@@ -58,7 +58,10 @@ def make_units(workspace: Path) -> Path:
         judged = units / "evaluate" / row["evaluate_fingerprint"]
         (judged / "show").mkdir(parents=True)
         (judged / "show" / ANIMATION).write_bytes(row["evaluate_fingerprint"].encode())
-        about = {"work": {"sampler": as_plain(SAMPLER)}, "revision": {"commit": f"c0de{seed}", "dirty": False}}
+        about = {
+            "work": {"sampler": as_plain(SAMPLER), "num_frames": 6},
+            "revision": {"commit": f"c0de{seed}", "dirty": False},
+        }
         (judged / "unit.json").write_text(json.dumps(about))
         (judged / "metrics.json").write_text("{}")
     return units
@@ -180,6 +183,7 @@ def test_the_run_of_the_sweep_says_how_many_models_there_are_and_which_is_best(t
     assert (sweep.data.tags["models"], sweep.data.tags["best"]) == ("2 of 2 cells", BEST)
     note = sweep.data.tags["mlflow.note.content"]
     assert f'load_model("models:/{REGISTERED}@{ALIAS}")' in note
+    assert '"num_frames": [6]' in note
     assert f"The best, {BEST}, is version 1 of `{REGISTERED}`" in note
 
 
@@ -247,7 +251,7 @@ def test_without_units_there_are_no_models_and_tags_say_why_until_they_are_there
     track(workspace, tmp_path / "elsewhere")
     (sweep,) = runs(workspace, "tags.kind = 'sweep'")
     assert sweep.data.tags["models"] == "0 of 2 cells"
-    assert f"The best, {BEST}, is not among them." in sweep.data.tags["mlflow.note.content"]
+    assert "None: the units of the cells" in sweep.data.tags["mlflow.note.content"]
     trials = runs(workspace, "tags.kind = 'trial'")
     assert {run.data.tags["animation"] for run in trials} == {NO_ANIMATION}
     assert sorted(run.data.tags.get("model", "") for run in trials) == [*[""] * 6, AWAY, AWAY]
