@@ -79,7 +79,7 @@ class Watched:
         """Raises AssertionError where a page did what it must not do."""
         for context in self.contexts:
             context.close()
-        assert self.wrong == []
+        assert not self.wrong, "\n".join(self.wrong)
 
 
 @pytest.fixture
