@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,15 +254,17 @@ def overview() -> str:
 
 def parser_of(name: str) -> Parser:
     task = TASKS[name]
-    epilog = f"example: python3 -m pipeline {task.example}"
-    if task.passes_on:
-        epilog += f"    Further arguments go to {task.passes_on}."
-    parser = Parser(f"python3 -m pipeline {name}", description=task.summary, epilog=epilog, allow_abbrev=False)
+    further = f"Further arguments go to {task.passes_on}.\n" if task.passes_on else ""
+    parser = Parser(
+        f"python3 -m pipeline {name}",
+        description=task.summary,
+        epilog=f"{further}example: python3 -m pipeline {task.example}",
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.set_defaults(profile="default", port=0)
     if task.has_profile:
-        parser.add_argument(
-            "--profile", metavar="NAME", help="a file of profiles/; the root's params.yaml if absent"
-        )
+        parser.add_argument("--profile", metavar="NAME", help="a file of profiles/; params.yaml alone if absent")
     if task.has_port:
         parser.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (5000)")
     return parser
