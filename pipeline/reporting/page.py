@@ -9,18 +9,22 @@ from pipeline.reporting.beginnings import beginnings
 from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.known_density import known_density
-from pipeline.reporting.laboratory.brief import OWN_STYLE, PREFIX, in_brief
-from pipeline.reporting.markup import STYLE, moving, photograph, picture, still, warned
+from pipeline.reporting.laboratory.brief import PREFIX, in_brief
+from pipeline.reporting.laboratory.results import DIRECTORY, read_laboratory
+from pipeline.reporting.markup import SCRIPT, STYLE, photograph, picture, warned
 from pipeline.reporting.objectives import objectives
-from pipeline.reporting.read import Study, lookup, read_study
-from pipeline.reporting.samples import read_samples
-from pipeline.reporting.style import colours
+from pipeline.reporting.opening import TITLE, opening
+from pipeline.reporting.player import player
+from pipeline.reporting.read import Study, read_study
 from pipeline.reporting.sweep import sweep_sections
+from pipeline.reporting.sweep_read import read_sweep
+from pipeline.reporting.sweep_trainings import read_clips
 from pipeline.reporting.tables import write_grid
 from pipeline.reporting.weighting import explained
 from pipeline.unit import replace_file
 
-NUM_MOVING, NUM_STILL = 8, 2
+COMMAND = "python3 -m pipeline repro"
+PARTS_OF_SWEEP = ("clips", "drift", "compared", "cost", "training", "audit")
 
 
 def write_report(reports: Path, *, profile: str) -> Path:
@@ -37,53 +41,17 @@ def write_report(reports: Path, *, profile: str) -> Path:
     for old in figures.glob("*"):
         if not old.name.startswith(PREFIX):  # those are of laboratory.html
             old.unlink()
-    drawn = draw_all(study, figures)
     page = reports / "index.html"
-    experiments = {**known_density(study, reports), **beginnings(study, reports), **objectives(study, reports)}
-    first, swept = in_brief(study, reports), sweep_sections(study, reports)
-    if swept:
-        first["Cells compared"] = [line for part in swept.values() for line in part]
-    replace_file(page, page_of(study, drawn, first, every_cell(study, reports), experiments))
+    replace_file(page, page_of(study, reports, draw_all(study, figures)))
     return page
 
 
-def page_of(
-    study: Study,
-    drawn: dict[str, Path],
-    first: dict[str, list[str]],
-    cells: list[str],
-    experiments: dict[str, list[str]],
-) -> str:
-    """The whole page. first: its first sections; cells: what every cell came to; all where they were run."""
-
-    def figure(name: str, said: str = "") -> str:
-        return picture(drawn[name], warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip()))
-
-    parts = {
-        **first,
-        "Results": [
-            prose.summary(study),
-            figure("overview"),
-            sections.quality(study),
-            sections.aims(study),
-            figure("excess"),
-        ],
-        "Every cell" if cells else "The grid": [*cells, prose.GRID, sections.grid(study)],
-        "Clips": [samples(study)],
-        "What was done": [prose.chain(study), pictures(study)],
-        "How far to trust the numbers": [
-            prose.trust(study),
-            sections.i3d(study),
-            figure("corruptions"),
-            sections.meanings(),
-        ],
-        "Likelihood": [prose.LIKELIHOOD, sections.likelihood(study)],
-        "Kinds of failure": [figure("support"), figure("drift")],
-        "Cost": [prose.COST, sections.cost(study), figure("cost"), sections.seconds(study)],
-        "Training": [figure("weighting", explained(study)), figure("training")],
-        **experiments,
-        "Provenance": [prose.PROVENANCE, sections.provenance(study)],
-    }
+def page_of(study: Study, reports: Path, drawn: dict[str, Path]) -> str:
+    """The whole page; drawn: the figures of the chain, by name. What was not run is said, or left out."""
+    found = read_sweep(reports) if (reports / "grid").exists() else None
+    laboratory = read_laboratory(reports) if (reports / DIRECTORY).exists() else None
+    head = opening(study, found, laboratory, reports / "figures")
+    parts = {title: content for title, content in _parts(study, reports, drawn).items() if content}
     ids = {title: title.lower().replace(" ", "-") for title in parts}
     links = "".join(f'<a href="#{ids[title]}">{title}</a> ' for title in parts)
     body = "\n".join(
@@ -91,35 +59,58 @@ def page_of(
         for title, content in parts.items()
     )
     warning = f'<p class="warning" role="alert">{escape(study.warning)}.</p>' if study.warning else ""
-    style = STYLE + (OWN_STYLE if first else "")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>forcing-grid: {escape(study.warning or "report")}</title><style>{style}</style></head>
-<body><header>{warning}<h1>{prose.TITLE}</h1>
-{prose.LEDE}<nav>{links}</nav></header>
-<main>{body}</main>{f"<footer>{warning}</footer>" if warning else ""}</body></html>
+<title>forcing-grid: {escape(study.warning or "report")}</title><style>{STYLE}</style></head>
+<body><header>{warning}<h1>{TITLE}</h1>
+{head}<nav>{links}</nav></header>
+<main>{body}</main>{f"<footer>{warning}</footer>" if warning else ""}
+<script>{SCRIPT}</script></body></html>
 """
 
 
-def samples(study: Study) -> str:
-    """Real clips, then those of every checkpoint: playing, and frame by frame."""
-    rate = lookup(study.stage("prepare"), "work.source.frames_per_s")
-    trained = lookup(study.checkpoints[0].measured, "work.num_frames")
-    clips = {"real clips": read_samples(study.checkpoints[0]).real}
-    clips |= {checkpoint.name: read_samples(checkpoint).generated for checkpoint in study.checkpoints}
-    shades = colours(study)
-    playing, stills = [], []
-    for name, shown in clips.items():
-        dot = f'<span class="dot" style="background:{shades[name]}"></span>' if name in shades else ""
-        head = f"<div>{dot}<strong>{escape(name)}</strong></div>"
-        playing.append(head + moving(shown[:NUM_MOVING], f"{name}, playing", frames_per_s=rate))
-        stills.append(head + still(shown[:NUM_STILL], f"{name}, frame by frame"))
-    longest = next(iter(clips.values())).shape[1]
-    return f"""<p>The first clips that each checkpoint made, not chosen. They are {longest} frames long, training
-clips {trained}: what comes later lies beyond anything that a model was trained on.</p>
-<p><label><input type="checkbox" id="pause"> pause</label></p>
-<div class="clips">{"".join(playing)}</div>
-<h3>Frame by frame</h3><div class="clips stills">{"".join(stills)}</div>"""
+def _parts(study: Study, reports: Path, drawn: dict[str, Path]) -> dict[str, list[str]]:
+    """Every section by its title; empty where nothing was run."""
+
+    def figure(name: str, said: str = "") -> str:
+        caption = warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip())
+        return picture(drawn[name], caption, command=COMMAND)
+
+    swept = sweep_sections(study, reports) or {name: [] for name in PARTS_OF_SWEEP}
+    found = read_sweep(reports) if swept["compared"] else None
+    of_cells = read_clips(reports, found) if found else {}
+    cells = every_cell(study, reports)
+    return {
+        "Samples": [player(study, found, of_cells), *swept["clips"]],
+        "Drift": [*swept["drift"], prose.DRIFT, figure("drift")],
+        **in_brief(study, reports),
+        "Cells compared": swept["compared"],
+        "Cost against quality": [*swept["cost"], prose.COST, figure("cost"), sections.cost(study)],
+        "Training": [*swept["training"], figure("training"), figure("weighting", explained(study))],
+        "Bits per dimension": [prose.LIKELIHOOD, sections.likelihood(study)],
+        "Audit": [prose.AUDIT, *swept["audit"]] if swept["audit"] else [],
+        "The chain": [
+            prose.chain(study),
+            prose.summary(study),
+            figure("overview"),
+            sections.quality(study),
+            sections.aims(study),
+            figure("excess"),
+            figure("support"),
+            pictures(study),
+        ],
+        "Every cell" if cells else "The grid": [*cells, prose.GRID, sections.grid(study)],
+        **known_density(study, reports),
+        **beginnings(study, reports),
+        **objectives(study, reports),
+        "How far to trust the numbers": [
+            prose.trust(study),
+            sections.i3d(study),
+            figure("corruptions"),
+            sections.meanings(),
+        ],
+        "Lineage": [prose.LINEAGE, sections.lineage(study, reports), sections.seconds(study)],
+    }
 
 
 def pictures(study: Study) -> str:

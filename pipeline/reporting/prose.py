@@ -34,10 +34,6 @@ UNTRAINED = {  # the works of stage init that train nothing
     Untrained.__name__: "random weights",
     FromTeacher.__name__: "the weights of the causal teacher as they are",
 }
-TITLE = "Which divergence does each method &times; loss of autoregressive video diffusion minimise?"
-LEDE = """<p class="lede">A training run is a cell of a grid. The <em>method</em> says how the student's frames come
-about: from real frames at some noise, or by its own rollout. The <em>loss</em> says what pulls them towards the
-data. Here is every checkpoint of one run, held against real clips that none of them has seen.</p>"""
 GRID = """<p>What a cell minimises follows from its loss, which says what is compared, and its method, which says
 of which clips. Coloured: the checkpoints of this run, in their cells. On figures, TF is teacher forcing, one frame
 after real ones; DF is diffusion forcing, frames at noise levels of their own; SF is self forcing, the student's own
@@ -51,9 +47,14 @@ order, and each order, a path over their noise levels, is a code of its own. Of 
 the one among the results. For a causal teacher expect it along teacher forcing, which cleans a frame only after all
 before it: where frames are noisy together, its mask hides from each what the later ones know, and the bound pays
 for that.</p>"""
-PROVENANCE = """<p>A fingerprint is a checksum of the parameters, the inputs, the source of every module that the
+DRIFT = """<h3>The checkpoints of the chain</h3>"""
+AUDIT = """<p>Two cells can be compared where nothing differs but method and loss, and what follows from them. The
+units of every pair were compared value by value; one that differs in anything else is marked as confounded.</p>"""
+LINEAGE = """<p>A fingerprint is a checksum of the parameters, the inputs, the source of every module that the
 unit runs, and the versions of libraries. Records are joined by the checksums of what was written and read, so
-this page cannot mix two runs.</p>"""
+this page cannot mix two runs. In MLflow (<code>python3 -m pipeline ui</code>) the run of a unit is found by
+searching for <code>tags.fingerprint = '&hellip;'</code>; it names its stage of dvc.yaml and its git revision, as
+this table does.</p>"""
 
 
 def summary(study: Study) -> str:

@@ -2,13 +2,15 @@
 
 import json
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from pipeline.grid import Cell, cells
 from pipeline.losses import LOSSES
+from pipeline.machine import words_of
 from pipeline.methods import METHODS
 from pipeline.records import Record
-from pipeline.reporting.columns import COLUMNS, MEASURED
+from pipeline.reporting.columns import COLUMNS, MEASURED, NOTHING
 from pipeline.reporting.goals import goals
 from pipeline.reporting.likelihood import PATHS, absence, bounds, least_bound
 from pipeline.reporting.markup import cell, row_head, table, warned
@@ -18,6 +20,8 @@ from pipeline.reporting.tables import COST, Row, checkpoint_rows, grid_rows, sho
 
 REACHED = tuple(name for name in MEASURED if name not in (*COST, "floor"))  # the floor is the FVD of real clips
 ARXIV = "arXiv:"
+SWEEPS = ("grid", "laboratory", "cells", "causal_forcing", "ablation")  # below reports/
+SHOWN = 10  # letters of a git revision
 
 
 def cited(text: str) -> str:
@@ -178,26 +182,40 @@ def seconds(study: Study) -> str:
     return table(["stage", "seconds"], body, caption=warned(study.warning, "Wall time of every stage."))
 
 
-def provenance(study: Study) -> str:
-    """Fingerprints, versions, parameters and checksums of every unit."""
-    body = [
+def lineage(study: Study, reports: Path) -> str:
+    """Of every unit its fingerprint, revision, libraries, machine; parameters and checksums behind a click."""
+    body = []
+    for record in study.records:
+        content = json.loads((record.directory / "record.json").read_text())
+        body.append((record.name, record.fingerprint, *_origins([record.revision], content)))
+    for name in SWEEPS:
+        path = reports / name / "run.json"
+        if path.exists():
+            content = json.loads(path.read_text())
+            body.append((f"{name}: all units", "", *_origins(content["revisions"], content)))
+    rows = [
         (
             "",
-            [
-                row_head(record.name),
-                cell(f"<code>{record.fingerprint}</code>", "text"),
-                cell(_versions(record), "text"),
-            ],
+            [row_head(name), cell(f"<code>{fingerprint}</code>", "text"), *(cell(part, "text") for part in rest)],
         )
-        for record in study.records
+        for name, fingerprint, *rest in body
     ]
-    heads = ["stage", "fingerprint of parameters, inputs and code", "libraries"]
-    return table(heads, body, caption=warned(study.warning, "")) + "\n".join(map(_details, study.records))
+    heads = ["stage", "fingerprint", "git revision", "libraries", "machine"]
+    return table(heads, rows, caption=warned(study.warning, ""), kind="text") + "\n".join(
+        map(_details, study.records)
+    )
 
 
-def _versions(record: Record) -> str:
-    content = json.loads((record.directory / "record.json").read_text())
-    return escape(", ".join(f"{name} {version}" for name, version in sorted(content["versions"].items())))
+def _origins(revisions: list[dict[str, Any] | None], content: dict[str, Any]) -> tuple[str, str, str]:
+    """Revisions of the code, versions of libraries, and the machine of a record or a sweep; HTML."""
+    said = [
+        f"<code>{revision['commit'][:SHOWN]}</code>{' and edits' if revision['dirty'] else ''}"
+        for revision in revisions
+        if revision
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(content["versions"].items()))
+    on = words_of(content["machine"]) if "machine" in content else NOTHING
+    return ", ".join(said) or "without git", escape(versions), escape(on)
 
 
 def _details(record: Record) -> str:

@@ -44,6 +44,11 @@ LOSSES = {"L2": L2(), "ConsistencyDistillation": ConsistencyDistillation(), "Dmd
 WITH_CRITIC = ("Dmd", "Gan")
 TASTE = {"teacher@causal": 0.5, "teacher@bidirectional": 0.3, "init": 1.4, "distill@dmd": 1.6, "distill@gan": 1.3}
 
+MACHINE = {
+    "processor": "Some CPU @ 2.0GHz", "num_cores": 2, "memory_gib": 24, "gpus": [], "system": "Linux x86_64",
+    "python": "3.11.2",
+}  # fmt: skip
+
 
 class Bench:
     """Writes records as stages do, each with the digests of what it was made from."""
@@ -76,6 +81,7 @@ class Bench:
             "work": work or {"type": f"pipeline.{stage}"},
             "inputs": {key: self.digests[maker] for key, maker in (made_from or {}).items()},
             "versions": {"torch": "2.13", "numpy": "2.3", "scikit-learn": "1.8"},
+            "machine": MACHINE,
             "metrics": metrics,
             "timing": {"seconds": seconds},
             "products": {} if stage == "evaluate" else {"weights.safetensors": name, "description.json": name},

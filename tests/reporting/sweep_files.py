@@ -2,9 +2,14 @@
 
 import csv
 import json
+from functools import cache
 from itertools import combinations, product
 
 import numpy as np
+
+from pipeline.config import parse_params
+from pipeline.unit import as_plain
+from tests.parameters import raw
 
 METHODS = ("bidirectional", "teacher_forcing", "diffusion_forcing", "self_forcing")
 LOSSES = ("l2", "dmd", "gan", "sid")
@@ -237,6 +242,11 @@ HEADS = {
 }  # fmt: skip
 
 
+@cache
+def default_grid():
+    return as_plain(parse_params(raw()).grid)
+
+
 def write_sweep(reports, *, codec=CODEC, profile="default", missing=(), **which):
     """What `python3 -m pipeline sweep` leaves behind; which: of `trial_rows`."""
     directory = reports / "grid"
@@ -262,11 +272,10 @@ def write_sweep(reports, *, codec=CODEC, profile="default", missing=(), **which)
     write_clips(directory / "samples.npz", rows)
     failed = {f"{r['method']}-{r['loss']} {r['phase']} seed {r['seed']}": REASON for r in rows if r["reason"]}
     params = {"seeds": list(SEEDS), "num_clips": 1024, "confidence": 0.95, "tuning": {"num_trials": NUM_TUNING}}
-    grid = {"methods": {name: {} for name in METHODS}, "losses": {name: {} for name in LOSSES}, "num_clips": 2048}
     about = {
         "profile": profile, "seed": 0, "codec": codec, "failed": failed, "excluded": EXCLUDED,
         "missing": list(missing), "budget": "as many operations as 60 updates of self_forcing-dmd",
-        "params": params, "grid": grid,
+        "params": params, "grid": default_grid(),
         "versions": {"torch": "2.13.0"}, "revisions": [{"commit": "5ea5", "dirty": False}],
         "seconds": {"trials": 4500.0},
     }  # fmt: skip

@@ -23,7 +23,7 @@ def test_the_report_opens_with_the_laboratory_and_keeps_its_figures(reports):
     before = {path.name: path.read_bytes() for path in (reports / "figures").iterdir()}
     text = write_report(reports, profile="default").read_text()
     titles = re.findall(r"<h2>(.*?)</h2>", text)
-    assert titles[:2] == ["What each cell minimises", "Results"]
+    assert titles[:3] == ["Samples", "Drift", "What each cell minimises"]
     brief = text.split('<section id="what-each-cell-minimises">')[1].split("</section>")[0]
     assert '<a href="laboratory.html">' in brief
     assert (brief.count("<table"), brief.count("<figure")) == (1, 1)

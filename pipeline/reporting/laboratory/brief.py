@@ -18,21 +18,6 @@ from pipeline.reporting.style import theme
 
 PAGE, PREFIX = "laboratory.html", "laboratory_"
 MARKS = {Verdict.CONFIRMED.value: "\u2713", Verdict.REFUTED.value: "\u2717", Verdict.UNDECIDED.value: "?"}
-OWN_STYLE = """:root { --confirmed: #00704f; --refuted: #b33f00; --undecided: #6b6b75; } @media screen and
-(prefers-color-scheme: dark) { :root { --confirmed: #43c79d; --refuted: #ff9a5c; --undecided: #a0a0ab; } }
-.verdict { font-weight: 700; white-space: nowrap; } .confirmed { color: var(--confirmed); } .refuted { color:
-var(--refuted); } .undecided { color: var(--undecided); } .narrow figure img.drawn, .maps figure img.drawn,
-.question figure img.drawn { min-width: 0; } dd { min-width: 0; overflow-wrap: anywhere; } .narrow { max-width:
-46rem; } .maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 0
-2rem; } .answer li { margin: .4rem 0; } .answer { font-size: 1.05rem; padding-left: 1.2rem; } .question {
-border-top: 1px solid var(--line); margin-top: 2rem; } .question h3 { font-size: 1.1rem; margin-top: 1rem; }
-.question ol { padding-left: 1.4rem; } table.wordy td, table.wordy th { text-align: left; white-space: normal;
-min-width: 0; } table.wordy td { padding-right: .9rem; } table.wordy ul { margin: 0; padding-left: 1rem; } td
-.verdict { display: inline-block; } .number { font-variant-numeric: tabular-nums; } @media (max-width: 50rem) {
-table.wordy caption, table.wordy tbody, table.wordy tr, table.wordy th, table.wordy td { display: block; }
-table.wordy thead { display: none; } table.wordy td { border: 0; padding: .15rem 0; } table.wordy td::before {
-content: attr(data-label) ": "; color: var(--faint); } table.wordy tbody th { border: 0; font-size: 1rem;
-padding: .9rem 0 .1rem; } table.wordy tr { border-bottom: 1px solid var(--line); padding-bottom: .6rem; } }"""
 MAP_CAPTION = """The map of optima, in the parameters of the student, which have the units of a pixel. A student
 is a point; circles are the predicted optima of objectives (&ldquo;+5&rdquo;: five more share it;
 &ldquo;noised&rdquo;: averaged over noise levels), small grey dots those that no label names, and an arrow

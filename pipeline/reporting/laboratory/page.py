@@ -9,7 +9,6 @@ from pipeline.records import DamagedRecordError
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.laboratory import answers, method, words
 from pipeline.reporting.laboratory.brief import (
-    OWN_STYLE,
     PAGE,
     PREFIX,
     answer_list,
@@ -128,7 +127,7 @@ def _page(found: Laboratory, parts: Mapping[str, Sequence[str]]) -> str:
     warning = f'<p class="warning" role="alert">{escape(found.warning)}.</p>' if found.warning else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>forcing-grid: the laboratory</title><style>{STYLE}{OWN_STYLE}</style></head>
+<title>forcing-grid: the laboratory</title><style>{STYLE}</style></head>
 <body><header>{warning}<p class="faint"><a href="index.html">the report</a> / the laboratory</p><h1>{TITLE}</h1>
 <p class="lede">{answers.QUESTION}</p><nav>{links}</nav></header>
 <main>{body}</main>{f"<footer>{warning}</footer>" if warning else ""}</body></html>
