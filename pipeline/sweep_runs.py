@@ -35,17 +35,19 @@ def write_sweep(ledger: Ledger, sweep: Sweep, units: Path) -> tuple[str, bool]:
         is_kept = is_whole(run) and not (is_it and kept is not None)
         current = str(is_it).lower()
         if is_kept and run.data.tags["current"] != current:
-            for one in (*_children(ledger, run.info.run_id).values(), run):
+            for one in (*_children(ledger, run.info.run_id), run):
                 ledger.client.set_tag(one.info.run_id, "current", current)
         if not is_kept:
-            for one in (*_children(ledger, run.info.run_id).values(), run):
-                ledger.client.delete_run(one.info.run_id)
+            _delete(ledger, run)
         elif is_it:
             kept = run
+    children = _by_name(ledger, kept.info.run_id) if kept else {}
+    if kept and any(trial.name not in children for trial in sweep.trials):
+        _delete(ledger, kept)
+        kept = None
     run_id = kept.info.run_id if kept else _begin(ledger, sweep, units)
-    parent = ledger.client.get_run(run_id)
+    parent, children = ledger.client.get_run(run_id), children if kept else _by_name(ledger, run_id)
     _log_figures(ledger, sweep, parent)
-    children = _children(ledger, run_id)
     for trial in sweep.trials:
         _log_animation(ledger, trial, children[trial.name], units)
     models = write_models(ledger, sweep, children, units)
@@ -53,9 +55,17 @@ def write_sweep(ledger: Ledger, sweep: Sweep, units: Path) -> tuple[str, bool]:
     return run_id, kept is None
 
 
-def _children(ledger: Ledger, run_id: str) -> "dict[str, Run]":
-    """By name, which no two share."""
-    return {str(run.info.run_name): run for run in ledger.runs(f"tags.`mlflow.parentRunId` = '{run_id}'")}
+def _children(ledger: Ledger, run_id: str) -> "list[Run]":
+    return list(ledger.runs(f"tags.`mlflow.parentRunId` = '{run_id}'"))
+
+
+def _by_name(ledger: Ledger, run_id: str) -> "dict[str, Run]":
+    return {str(run.info.run_name): run for run in _children(ledger, run_id)}
+
+
+def _delete(ledger: Ledger, run: "Run") -> None:
+    for one in (*_children(ledger, run.info.run_id), run):
+        ledger.client.delete_run(one.info.run_id)
 
 
 def _begin(ledger: Ledger, sweep: Sweep, units: Path) -> str:

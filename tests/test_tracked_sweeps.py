@@ -108,6 +108,15 @@ def test_a_sweep_that_was_left_half_written_is_written_anew(workspace, tmp_path,
     assert len(runs(workspace, "tags.kind = 'trial'")) == 2
 
 
+def test_a_sweep_that_lost_a_trial_is_written_anew(workspace, tmp_path):
+    track(workspace, tmp_path / "work")
+    lost = runs(workspace, "tags.kind = 'trial'")[0]
+    MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}").delete_run(lost.info.run_id)
+    assert track(workspace, tmp_path / "work").num_new == 1
+    assert len(runs(workspace, "tags.kind = 'trial'")) == 2
+    assert len(runs(workspace, "tags.kind = 'sweep'")) == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
