@@ -7,14 +7,25 @@ out from their first block to their last in tests/test_docs_walkthroughs.py.
 
 import ast
 import csv
+import functools
+import operator
+import re
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.data import SOURCES
+from pipeline.diffusion.noise_levels import NOISE_LEVELS
+from pipeline.diffusion.prediction import PREDICTIONS
+from pipeline.diffusion.schedule import SCHEDULES
+from pipeline.diffusion.trajectory import STEPS
+from pipeline.diffusion.weighting import WEIGHTINGS
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
+from pipeline.sweep.budget import BUDGETS
 from pipeline.tasks import TASKS
+from pipeline.training.init import INITS
 from pipeline.unit import PROJECT
 from tests import docs_rules
 from tests.docs_pages import PAGES, SHELLS, SPANNED, Block, anchors, apply, blocks, command, commands, links
@@ -111,6 +122,23 @@ def test_the_page_on_the_grid_says_of_every_method_and_loss_what_the_code_does()
     for name, loss in LOSSES.items():
         assert [bool(cell) for cell in rows[name][1:3]] == [loss.needs_target, loss.needs_teacher], name
         assert bool(rows[name][3]) == (loss().critic_updates > 0), name
+
+
+def test_the_page_of_names_has_those_of_every_registry():
+    rows = {row[1]: re.findall(r"\w+", row[2]) for row in rows_of_tables("mathematics.md")[1:] if row[0] != "---"}
+    registries = {
+        "denoiser.schedule": SCHEDULES,
+        "denoiser.prediction": PREDICTIONS,
+        "teacher.causal.loss.weighting": WEIGHTINGS,
+        "teacher.causal.method.noise_levels": NOISE_LEVELS,
+        "sampler.step": STEPS,
+        "init": INITS,
+        "sweep.budget": BUDGETS,
+        "prepare.source": SOURCES,
+    }
+    assert rows == {where: list(registry) for where, registry in registries.items()}
+    for where in rows:
+        functools.reduce(operator.getitem, where.split("."), parameters())
 
 
 def test_the_page_on_the_grid_has_the_verdicts_that_are_tracked():
