@@ -73,9 +73,10 @@ def _parts(study: Study, reports: Path, drawn: dict[str, Path]) -> dict[str, lis
     """Every section by its title; empty where nothing was run."""
 
     def figure(name: str, said: str = "") -> str:
-        caption = warned(study.warning, f"{prose.CAPTIONS[name]} {said}".strip())
+        caption = warned(study.warning, " ".join(filter(None, (prose.CAPTIONS[name], said, behind[name]))))
         return picture(drawn[name], caption, command=COMMAND)
 
+    behind = prose.behind(study)
     swept = sweep_sections(study, reports) or {name: [] for name in PARTS_OF_SWEEP}
     found = read_sweep(reports) if swept["compared"] else None
     of_cells = read_clips(reports, found) if found else {}

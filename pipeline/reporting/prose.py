@@ -57,6 +57,14 @@ searching for <code>tags.fingerprint = '&hellip;'</code>; it names its stage of 
 this table does.</p>"""
 
 
+def behind(study: Study) -> dict[str, str]:
+    """What stands behind each figure of CAPTIONS: clips, trainings, intervals; empty where it shows no measure."""
+    clips = f"{lookup(study.checkpoints[0].measured, 'metrics.fvd.num_clips'):,} clips of each, one training each"
+    measures = dict.fromkeys(("overview", "support", "drift", "cost"), f"{clips}; without intervals.")
+    interval = f"{clips}; intervals of 95 %, over clips."
+    return {**dict.fromkeys(CAPTIONS, ""), **measures, "excess": interval}
+
+
 def summary(study: Study) -> str:
     """The outcome in a few sentences."""
     best = best_student(study)

@@ -1,6 +1,7 @@
 """The sections of the page that hold tables: what came out, what it cost, where it comes from."""
 
 import json
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ REACHED = tuple(name for name in MEASURED if name not in (*COST, "floor"))  # th
 ARXIV = "arXiv:"
 SWEEPS = ("grid", "laboratory", "cells", "causal_forcing", "ablation")  # below reports/
 SHOWN = 10  # letters of a git revision
+TOLD = ("fingerprint", "revision")  # of every unit; the rest where units differ in it
 
 
 def cited(text: str) -> str:
@@ -184,38 +186,50 @@ def seconds(study: Study) -> str:
 
 def lineage(study: Study, reports: Path) -> str:
     """Of every unit its fingerprint, revision, libraries, machine; parameters and checksums behind a click."""
-    body = []
-    for record in study.records:
-        content = json.loads((record.directory / "record.json").read_text())
-        body.append((record.name, record.fingerprint, *_origins([record.revision], content)))
+    origins = [
+        Origin.of(record.name, record.fingerprint, [record.revision], json.loads(path.read_text()))
+        for record in study.records
+        for path in [record.directory / "record.json"]
+    ]
     for name in SWEEPS:
         path = reports / name / "run.json"
         if path.exists():
             content = json.loads(path.read_text())
-            body.append((f"{name}: all units", "", *_origins(content["revisions"], content)))
+            origins.append(Origin.of(f"{name}: its units", "", content["revisions"], content))
+    told = [name for name in ("libraries", "machine") if len({vars(origin)[name] for origin in origins}) > 1]
+    once = [f"{name}: {vars(origins[0])[name]}" for name in ("libraries", "machine") if name not in told]
     rows = [
-        (
-            "",
-            [row_head(name), cell(f"<code>{fingerprint}</code>", "text"), *(cell(part, "text") for part in rest)],
-        )
-        for name, fingerprint, *rest in body
+        ("", [row_head(one.name), *(cell(vars(one)[name], "text") for name in (*TOLD, *told))]) for one in origins
     ]
-    heads = ["stage", "fingerprint", "git revision", "libraries", "machine"]
-    return table(heads, rows, caption=warned(study.warning, ""), kind="text") + "\n".join(
-        map(_details, study.records)
-    )
+    caption = warned(study.warning, escape(f"Of all: {'; '.join(once)}." if once else ""))
+    lines = table(["stage", *TOLD, *told], rows, caption=caption, kind="text")
+    return lines + "\n".join(map(_details, study.records))
 
 
-def _origins(revisions: list[dict[str, Any] | None], content: dict[str, Any]) -> tuple[str, str, str]:
-    """Revisions of the code, versions of libraries, and the machine of a record or a sweep; HTML."""
-    said = [
-        f"<code>{revision['commit'][:SHOWN]}</code>{' and edits' if revision['dirty'] else ''}"
-        for revision in revisions
-        if revision
-    ]
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(content["versions"].items()))
-    on = words_of(content["machine"]) if "machine" in content else NOTHING
-    return ", ".join(said) or "without git", escape(versions), escape(on)
+@dataclass(frozen=True)
+class Origin:
+    """Where the results of a unit, or of the units of a sweep, come from; HTML."""
+
+    name: str
+    fingerprint: str
+    revision: str  # of the code, the first letters; several where units were made by several
+    libraries: str
+    machine: str  # on which they were recorded
+
+    @staticmethod
+    def of(
+        name: str, fingerprint: str, revisions: list[dict[str, Any] | None], content: dict[str, Any]
+    ) -> "Origin":
+        """Of the content of a record.json or run.json."""
+        said = [
+            f"<code>{revision['commit'][:SHOWN]}</code>{' and edits' if revision['dirty'] else ''}"
+            for revision in revisions
+            if revision
+        ]
+        libraries = ", ".join(f"{library} {version}" for library, version in sorted(content["versions"].items()))
+        machine = words_of(content["machine"]) if "machine" in content else NOTHING
+        mark = f"<code>{fingerprint}</code>" if fingerprint else NOTHING
+        return Origin(name, mark, ", ".join(said) or "without git", escape(libraries), escape(machine))
 
 
 def _details(record: Record) -> str:
