@@ -12,16 +12,20 @@ from pipeline.unit import Work, digest_of, run_unit, write_json
 from stages.progress import Line
 
 ARTIFACTS, REPORTS = Path("artifacts"), Path("reports")
+FAILED, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+GOES_ON = "interrupted: the same command goes on from here"
 
 
 def stage(main: Callable[..., None]) -> None:
-    """Run a stage with the items of the command line; exit code 2 and one line for what a person can mend."""
+    """Run a stage with the items of the command line; one line and an exit code for what a person can mend, or ends."""
     try:
         main(load_params(Path("params.yaml")), *sys.argv[1:])
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(_one_line(error, 2))
+        sys.exit(_one_line(error, USAGE_ERROR))
     except FloatingPointError as error:
-        sys.exit(_one_line(error, 1))
+        sys.exit(_one_line(error, FAILED))
+    except KeyboardInterrupt:
+        sys.exit(_one_line(GOES_ON, INTERRUPTED))
 
 
 def publish(
@@ -73,6 +77,6 @@ def _replace(source: Path | None, target: Path) -> None:
         shutil.copytree(source, target)
 
 
-def _one_line(error: Exception, code: int) -> int:
+def _one_line(error: Exception | str, code: int) -> int:
     sys.stderr.write(f"{error}\n")
     return code

@@ -25,10 +25,10 @@ from pipeline.sweep.plan import (
 )
 from pipeline.sweep.price import MeasurePrice, clips_per_step, measured_price
 from pipeline.sweep.tuning import Search
-from stages.entry import ARTIFACTS, REPORTS, stage
+from stages.entry import ARTIFACTS, FAILED, GOES_ON, INTERRUPTED, REPORTS, stage
 from sweeps.executor import Executor
 from sweeps.finished import finished, first_unit
-from sweeps.runner import FAILED, INTERRUPTED, check_inputs, show
+from sweeps.runner import check_inputs, show
 from sweeps.storage import Storage
 from sweeps.trial import PriceTask, Result, Task, inputs_of_cell, inputs_of_training, make, measure_price
 from sweeps.write import write
@@ -69,7 +69,7 @@ def main(params: Params) -> None:
         with Executor(params.sweep) as executor:
             follow(sweep, executor)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command goes on from here\n")
+        sys.stderr.write(f"{GOES_ON}\n")
         code = INTERRUPTED
     if any(trial.phase == DEFAULT_PHASE for trial in sweep.results):  # else it could be compared with nothing
         write(sweep.params, sweep.planned, sweep.results, sweep.failed, REPORTS / "grid")

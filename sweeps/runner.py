@@ -12,13 +12,13 @@ from typing import Any, Generic, TypeVar
 from pipeline.interfaces import Progress
 from pipeline.machine import machine
 from pipeline.unit import Work, digest_of, run_unit
+from stages.entry import FAILED, GOES_ON, INTERRUPTED
 from stages.progress import Line, losses
 from sweeps.parallel import OnShare, Run, in_parallel
 
 PARTS = ("unit", "metrics", "timing")  # files of a unit
 NEEDED = ("prepare", "features", "codec")
 FIRST = "run python3 -m pipeline repro first"
-FAILED, INTERRUPTED = 1, 130
 WIDTH = 120  # columns of the terminal that tables are made for
 Key = TypeVar("Key", bound=Hashable)
 Made = dict[str, dict[str, Any]]  # by unit: what its files say
@@ -59,7 +59,7 @@ def run_all(
                     made[key] = event.result
                 told.hear(name_of(key), event)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command goes on from here\n")
+        sys.stderr.write(f"{GOES_ON}\n")
         sys.exit(INTERRUPTED)
     return Outcome(*({key: part[key] for key in keys if key in part} for part in (made, failed)))
 

@@ -86,6 +86,20 @@ def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_1(tmp_path, monkeyp
     assert capsys.readouterr().err == "student_loss is nan at step 3\n"
 
 
+def test_what_a_person_ends_is_one_line_and_exit_code_130(tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage"])
+
+    def interrupt(params):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        stage(interrupt)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"
+
+
 PATIENCE = 12_000  # naps of 5 ms
 
 
