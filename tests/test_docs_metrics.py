@@ -5,10 +5,12 @@ import re
 
 import pytest
 
+from pipeline.config import load_params
 from pipeline.reporting.columns import COLUMNS
 from pipeline.reporting.sweep_rows import MEASURES
 from pipeline.unit import PROJECT
 
+LIMITS = " ".join((PROJECT / "docs" / "known-limits.md").read_text().split())
 PAGE = (PROJECT / "docs" / "metrics.md").read_text()
 ENTRY = re.compile(r"^- \*\*(?P<title>[^*]+)\*\* \((?P<keys>[^)]*)\): (?P<said>.*?)(?=^- \*\*|^#|^$)", re.M | re.S)
 ENTRIES = {
@@ -38,3 +40,19 @@ def test_every_number_of_a_trial_is_explained():
     numbers = [name for name in columns if name not in IDENTITY and not name.endswith("_fingerprint")]
     assert "excess" in numbers
     assert [name for name in numbers if f"`{name}`" not in PAGE] == []
+
+
+def test_the_numbers_of_clips_are_those_of_the_parameters():
+    params = load_params(PROJECT / "params.yaml")
+    assert params.grid.num_clips == params.sweep.num_clips
+    assert f"{params.evaluate.num_clips:,} for the checkpoints of the chain" in " ".join(PAGE.split())
+    assert f"{params.grid.num_clips:,} for `every-cell` and the sweep" in " ".join(PAGE.split())
+
+
+def test_the_limits_name_how_many_pairs_are_confounded_and_separated():
+    with (PROJECT / "reports" / "grid" / "pairs.csv").open(newline="") as file:
+        pairs = [row for row in csv.DictReader(file) if row["phase"] == "tuned"]
+    confounded = sum(bool(row["confounds"]) for row in pairs)
+    assert f"{confounded} of {len(pairs)} pairs are confounded" in LIMITS
+    assert "Three seeds separate fewer than half of the pairs" in LIMITS
+    assert 2 * sum(row["verdict"] != "not separated" for row in pairs) < len(pairs)
