@@ -17,7 +17,7 @@ GOES_ON = "interrupted: the same command goes on from here"
 
 
 def stage(main: Callable[..., None]) -> None:
-    """Run a stage with the items of the command line; one line and an exit code for what a person can mend, or ends."""
+    """Run a stage with the items of the command line; one line and an exit code for what a person can mend."""
     try:
         main(load_params(Path("params.yaml")), *sys.argv[1:])
     except (ValueError, FileNotFoundError) as error:
