@@ -128,7 +128,7 @@ def test(call: Call) -> int:
     cores = os.cpu_count() or 1
     workers = min(cores, MAX_TEST_WORKERS)
     call.env.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
-    return call.run("python", "-m", "pytest", "-n", str(workers), *call.extra)
+    return call.run("python", "-m", "pytest", "-n", str(workers), "--dist", "loadgroup", *call.extra)
 
 
 def check(call: Call) -> int:

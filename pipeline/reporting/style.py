@@ -18,7 +18,7 @@ HUES = (
     *("#e69f00", "#56b4e9", "#a0522d", "#5b3f8c", "#8a8a00"),
     *("#8c1d40", "#2f4f1f"),
 )
-INK, FAINT, FLOOR = "#26262b", "#8a8a93", "#b9b9c2"
+INK, FAINT, FLOOR = "#26262b", "#6b6b75", "#b9b9c2"
 WARNING = "#b00020"
 MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "*", "h")  # tell apart what colours tell, in grey too
 PALE = 0.5  # how far the first of them is mixed with white
