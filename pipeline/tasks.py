@@ -140,13 +140,11 @@ def fmt(call: Call) -> int:
 
 
 def report(call: Call) -> int:
-    workspace = workspace_of(call)
-    return call.run("python", "-m", "stages.report", cwd=workspace)
+    return call.run("python", "-m", "stages.report", cwd=workspace_of(call))
 
 
 def track(call: Call) -> int:
-    workspace = workspace_of(call)
-    return call.run("python", "-m", "stages.track", cwd=workspace)
+    return call.run("python", "-m", "stages.track", cwd=workspace_of(call))
 
 
 def bench(call: Call) -> int:
@@ -159,32 +157,30 @@ def bench(call: Call) -> int:
 
 
 def ablate_diffusion(call: Call) -> int:
-    workspace = workspace_of(call)
-    return call.run("python", "-m", "sweeps.ablate_diffusion", cwd=workspace)
+    return call.run("python", "-m", "sweeps.ablate_diffusion", cwd=workspace_of(call))
 
 
 def every_cell(call: Call) -> int:
-    workspace = workspace_of(call)
-    return call.run("python", "-m", "sweeps.every_cell", cwd=workspace)
+    return call.run("python", "-m", "sweeps.every_cell", cwd=workspace_of(call))
 
 
 def sweep(call: Call) -> int:
     workspace = workspace_of(call)
     code = call.run("python", "-m", "sweeps.run", cwd=workspace)
     if code in (0, 1) and (workspace / "reports" / "grid").exists():  # what failed is shown, too
-        code = call.run("python", "-m", "stages.report", cwd=workspace) or code
-        print(f"\nReport: {workspace / 'reports' / 'index.html'}")
+        drawn = call.run("python", "-m", "stages.report", cwd=workspace)
+        if drawn == 0:
+            print(f"\nReport: {workspace / 'reports' / 'index.html'}")
+        code = drawn or code
     return code
 
 
 def causal_forcing(call: Call) -> int:
-    workspace = workspace_of(call)
-    return call.run("python", "-m", "sweeps.causal_forcing", cwd=workspace)
+    return call.run("python", "-m", "sweeps.causal_forcing", cwd=workspace_of(call))
 
 
 def laboratory(call: Call) -> int:
-    workspace = workspace_of(call)
-    return call.run("python", "-m", "sweeps.laboratory", cwd=workspace)
+    return call.run("python", "-m", "sweeps.laboratory", cwd=workspace_of(call))
 
 
 def sample(call: Call) -> int:

@@ -98,7 +98,7 @@ MEASURED: dict[str, Column] = {
     "frames_per_s": Column(
         "metrics.sampling.frames_per_s", "frames a second", "Frames made in a second on this machine.", +1, 0
     ),
-    "latency_ms": Column(
+    "latency_s": Column(
         "metrics.sampling.latency_s",
         "first frame (ms)",
         "From the start to the first frame, one clip alone, on this machine.",

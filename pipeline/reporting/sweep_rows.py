@@ -37,7 +37,7 @@ COSTS: dict[
     "tflop": ("TFLOP", ",.1f"),
     "seconds": ("seconds", ",.0f"),
     "calls_per_frame": (COLUMNS["calls_per_frame"].title, ",.1f"),
-    "latency_ms": (COLUMNS["latency_ms"].title, ",.1f"),
+    "latency_ms": (COLUMNS["latency_s"].title, ",.1f"),
     "frames_per_s": (COLUMNS["frames_per_s"].title, ",.0f"),
 }
 IN_TEXT = (EXCESS, "first_to_last", "coverage")

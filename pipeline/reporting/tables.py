@@ -28,7 +28,7 @@ QUALITY = (
     "speed_w1",
     "bits",
 )
-COST = ("calls_per_frame", "frames_per_s", "latency_ms", *SPENT)
+COST = ("calls_per_frame", "frames_per_s", "latency_s", *SPENT)
 REFERENCES = {  # rows of real clips, for scale: what of them an evaluation measures, and where it says so
     "real clips": {
         "fvd": "metrics.fvd.floor",

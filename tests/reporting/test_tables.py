@@ -42,7 +42,7 @@ def test_grid_holds_what_the_records_say(reports, rows):
         assert row["agreement_last"] == measured["identity"]["first_to_last"]
         assert row["kappa_last"] == measured["identity"]["kappa_last"]
         assert row["speed_w1"] == measured["kinematics"]["speed_w1"]
-        assert row["latency_ms"] == measured["sampling"]["latency_s"]
+        assert row["latency_s"] == measured["sampling"]["latency_s"]
         assert row["clips_seen"] == trained["metrics"]["clips_seen"]
         assert row["seconds"] == trained["timing"]["seconds"]
 

@@ -49,6 +49,8 @@ def process(name: str) -> str:
 
 def measured(found: Laboratory) -> str:
     """Rules, seeds, training, and where predictions come from."""
+    from pipeline.laboratory.measure import SETTLED
+
     rules, training, taught = found.rules, found.params["training"], found.params["learned_training"]
     return f"""<ul>
 <li>Processes of known density: mixtures of Gaussians on the line (A, B), autoregressions whose noise is a mixture
@@ -61,7 +63,7 @@ typed in.</li>
 <li>Measured ones: each cell trains such a student through the training loop of the main experiment, in
 {training["num_steps"]:,} updates of {training["batch_size"]:,} clips ({taught["num_steps"]:,} of
 {taught["batch_size"]:,} with learned critics), with {found.num_seeds} seed{"s" if found.num_seeds > 1 else ""}; the
-parameters of the last quarter of the updates are averaged. Exact critics: at every step the score, the ratio of
+parameters of the last {SETTLED:.0%} of updates are averaged. Exact critics: at every step the score, the ratio of
 densities or the denoiser in closed form, so that nothing but the objective decides. Learned critics: small networks
 that train beside the student.</li>
 <li>Rules, fixed in params.yaml before the run: a student counts as at an optimum within {rules.tolerance:g} in
