@@ -131,7 +131,8 @@ def dvc(words: list[str], scratch: Path) -> None:
     if not project.exists():
         copied(project)
         git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "gc.auto=0"]
-        for part in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        again = ["commit", "-q", "--allow-empty", "-m", "again"]  # so that HEAD~1 is there to be compared with
+        for part in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"], again):
             subprocess.run([*git, *part], cwd=project, check=True, capture_output=True)
     done(["-m", "dvc", *words], project)
 
