@@ -58,7 +58,9 @@ None: the units of the cells, below work/, or the codec are not on this machine.
 def note_of_sweep(sweep: Sweep, run_id: str, models: str) -> str:
     """models: what there is to be said of them, see `MODELS` and `NO_MODELS`."""
     parts = [f"# The sweep {sweep.name}\n", matrix_of(sweep.means)]
-    pictures = [path.name for path in sweep.figures if path.name == "matrix.png"]
+    pictures = [
+        path.name for path in sweep.figures if path.name == "matrix.svg"
+    ]  # as wide as the note; .png: wider
     parts += [f"\n![{name}](get-artifact?path=figures/{name}&run_uuid={run_id})\n" for name in pictures]
     parts += [_listed("Still to be made", sweep.missing)]
     parts += [_listed("Failed", (f"{name}: {reason}" for name, reason in sweep.failed.items()))]

@@ -126,7 +126,7 @@ def _log_animation(ledger: Ledger, trial: Trial, run: "Run", units: Path) -> Non
 def _log_figures(ledger: Ledger, sweep: Sweep, run: "Run") -> None:
     """What the report drew of it, which may be drawn only after the sweep was tracked, or anew."""
     before = json.loads(run.data.tags.get(FIGURES, "{}"))
-    digests = {path.name: digest_of(path)[:12] for path in sweep.figures}
+    digests = {path.name: digest_of(path)[:8] for path in sweep.figures}
     for path in sweep.figures:
         if digests[path.name] != before.get(path.name):
             ledger.client.log_artifact(run.info.run_id, str(path), FIGURES)
