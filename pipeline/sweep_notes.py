@@ -94,8 +94,8 @@ def _entry(means: Mapping[str, float], name: str) -> str:
     if name not in means:
         return "-"
     low, high = (means.get(f"{name}{end}") for end in (".low", ".high"))
-    interval = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
-    return f"{means[name]:.2f}{interval}"
+    interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+    return f"{means[name]:.1f}{interval}"
 
 
 def _listed(head: str, entries: Iterable[str]) -> str:

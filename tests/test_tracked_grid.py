@@ -192,7 +192,7 @@ def test_the_note_of_the_sweep_has_the_matrix_what_failed_and_the_way_to_the_sta
     assert "| excess, tuned | l2 | dmd |" in note
     l2 = means["tuned.diffusion_forcing-l2.excess"]
     ends = [means[f"tuned.diffusion_forcing-l2.excess.{end}"] for end in ("low", "high")]
-    assert f"| diffusion_forcing | {l2:.2f} ({ends[0]:.1f} to {ends[1]:.1f}) | - |" in note
+    assert f"| diffusion_forcing | {l2:.1f} [{ends[0]:.1f}, {ends[1]:.1f}] | - |" in note
     assert f"get-artifact?path=figures/matrix.svg&run_uuid={sweep.info.run_id}" in note
     assert f"## Failed: 1\n\n- self_forcing-dmd tuned seed 3: {REASON}\n" in note
     assert "Still to be made" not in note
