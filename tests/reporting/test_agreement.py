@@ -46,7 +46,7 @@ def means(workspace):
     }
 
 
-def fields(row: str) -> list[str]:
+def fields(row: str) -> list[list[str]]:
     return [unescape(re.sub("<[^>]+>", " ", field)).split() for field in re.findall("<td.*?</td>", row)]
 
 
