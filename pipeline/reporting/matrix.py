@@ -23,7 +23,7 @@ from pipeline.reporting.sweep_figures import (
     seeds_and_clips,
     shades_of_excess,
 )
-from pipeline.reporting.sweep_read import START, Found, interval
+from pipeline.reporting.sweep_read import START, Found, bounds, interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 SWITCHES = {  # the settings that decide what a cell minimises, by the name of its method or loss, and their axis
     "self_forcing": ("method", ("detach_context",)),
     "l2": ("loss", ("weighting",)),
-    "dmd": ("loss", ("space", "level_max")),
+    "dmd": ("loss", ("space", "level_max", "guidance", "entropy_weight", "regression_weight")),
     "gan": ("loss", ("objective", "level_max")),
     "sid": ("loss", ("alpha", "level_max")),
-    "f_distill": ("loss", ("f_divergence",)),
+    "f_distill": ("loss", ("f_divergence", "space", "level_max")),
+    "add": ("loss", ("level_weight", "gan_weight", "level_max")),
+    "pagoda": ("loss", ("gan_weight",)),
 }
 AXES = {"method": "methods", "loss": "losses"}  # of the sweep's parameters
 UNMEASURED = "not measured in the laboratory"
@@ -148,14 +150,15 @@ def _leave_out(axis: "Axes", corner: tuple[int, int], said: str, reason: str) ->
 def _row(found: Found, cell: Cell, one: Measured | None) -> dict[str, Any]:
     """Of the data beside the picture; a cell without a number says why."""
     measured = found.excess(found.last, cell)
+    ends = bounds(measured) if measured else None
     claim = one.claim if one else None
     status, reason = ("measured", "") if measured else found.absence(found.last, cell)
     return {
         **cell._asdict(),
         "phase": found.last,
         "excess": measured.mean if measured else None,
-        "low": measured.low if measured else None,
-        "high": measured.high if measured else None,
+        "low": ends[0] if ends else None,
+        "high": ends[1] if ends else None,
         "num_seeds": measured.num_seeds if measured else 0,
         "num_clips": found.num_clips,
         "status": status,

@@ -8,7 +8,8 @@ from pathlib import Path
 from pipeline.grid import Cell
 from pipeline.reporting.laboratory.results import DIRECTORY, read_laboratory
 from pipeline.reporting.read import Study, read_study
-from pipeline.reporting.sweep_read import COMPARED, EXCESS, MeanRow
+from pipeline.reporting.sweep_csv import MeanRow
+from pipeline.reporting.sweep_read import COMPARED, EXCESS, bounds
 from pipeline.reporting.sweep_tables import read_rows
 from pipeline.reporting.tables import checkpoint_rows
 from pipeline.sweep.plan import name_of
@@ -56,10 +57,11 @@ def of_cells(rows: list[MeanRow]) -> dict[str, Numbers]:
         for cell in dict.fromkeys(cell for of, cell, _ in means if of == phase):
             excess = means[phase, cell, EXCESS]
             before = means.get((COMPARED[0], cell, EXCESS))
+            ends = bounds(excess)
             numbers = {
                 "excess": excess.mean,
-                "excess_low": excess.low,
-                "excess_high": excess.high,
+                "excess_low": ends and ends[0],
+                "excess_high": ends and ends[1],
                 "excess_untuned": before and before.mean,
                 "recall": means[phase, cell, "recall"].mean,
                 "agreement_last": means[phase, cell, "first_to_last"].mean,

@@ -111,8 +111,8 @@ def _draw_panel(axis: "Axes", found: Found, rows: list[Row], name: str) -> None:
         if row["low"] is not None:
             axis.plot((row[name],) * 2, (row["low"], row["high"]), color=look["color"], linewidth=1.1, alpha=0.7)
         axis.plot(row[name], row["excess_fvd"], linestyle="none", markersize=6, **look)
-    costs = [row[name] for row in rows if row[name]]
-    if costs and max(costs) > STEEP * min(costs):
+    costs = [row[name] for row in rows if row[name] is not None]
+    if costs and max(costs) > STEEP * min(costs) > 0:
         axis.set_xscale("log")
     axis.margins(x=0.14, y=0.08)
 

@@ -34,7 +34,8 @@ Row = dict[str, Any]
 
 def seeds_and_clips(found: Found, phase: str) -> str:
     """What stands behind the numbers of a phase."""
-    return f"{found.num_seeds(phase)} seeds, {found.num_clips:,} clips each"
+    seeds = found.num_seeds(phase)
+    return f"{seeds} seed{'s' * (seeds > 1)}, {found.num_clips:,} clips each"
 
 
 def look_of(found: Found, loss: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pipeline.grid import Cell
 from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.style import FAINT, INK, WIDE, new_figure, save
 from pipeline.reporting.sweep_csv import FRAME, WINDOW
-from pipeline.reporting.sweep_figures import cross_out, look_of, plain, plain_numbers
+from pipeline.reporting.sweep_figures import look_of, plain, plain_numbers
 from pipeline.reporting.sweep_read import START, Found
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _draw_panel(axis: "Axes", found: Found, rows: list[Row]) -> None:
     """A line a loss over its range of seeds: whiskers beside each other for windows, bands for frames."""
     losses = list(dict.fromkeys(row["loss"] for row in rows))
     if not losses:
-        cross_out(axis, (0.0, 0.0, 1.0, 1.0), "nothing measured", transform=axis.transAxes)
+        axis.text(0.5, 0.5, "nothing measured", ha="center", fontsize=7, color=INK, transform=axis.transAxes)
         plain(axis)
     for rank, loss in enumerate(losses):
         points = sorted((row for row in rows if row["loss"] == loss), key=lambda row: row["at_frame"])
