@@ -73,6 +73,7 @@ class SideBySide:
     def __init__(self, line: Line, num_steps: Mapping[str, int], noun: str) -> None:
         self.line, self.num_steps, self.noun = line, num_steps, noun
         self.shares, self.words = dict.fromkeys(num_steps, 0.0), dict.fromkeys(num_steps, "")
+        self.ended: set[str] = set()
         self.num_failed = 0
         self._tell()
 
@@ -80,16 +81,15 @@ class SideBySide:
         """event: of `sweeps.parallel` or `sweeps.on_ray`, of the task of this name."""
         self.shares[name] = 1.0 if event.is_last else event.share
         self.words[name] = event.words
+        self.ended |= {name} if event.is_last else set()
         self.num_failed += event.is_last and event.failure is not None
         self._tell()
 
     def _tell(self) -> None:
         shares = self.shares
-        begun = [
-            f"{name} ({self.words[name]})" if self.words[name] else name for name in shares if 0 < shares[name] < 1
-        ]
-        ended = sum(share == 1 for share in shares.values())
-        words = [f"{ended - self.num_failed} of {len(shares)} {self.noun}"]
+        at_work = [name for name in shares if shares[name] > 0 and name not in self.ended]
+        begun = [f"{name} ({self.words[name]})" if self.words[name] else name for name in at_work]
+        words = [f"{len(self.ended) - self.num_failed} of {len(shares)} {self.noun}"]
         words += [f"{self.num_failed} failed"] if self.num_failed else []
         words += [f"at {', '.join(begun)}"] if begun else []
         done = sum(share * self.num_steps[name] for name, share in shares.items())

@@ -44,6 +44,10 @@ def test_what_failed_is_not_counted_as_made():
     assert told(*events) == (70, 100, "1 of 3 cells, 1 failed, at c")
 
 
+def test_a_task_is_made_when_it_says_so_and_not_when_its_last_unit_has_no_more_steps():
+    assert told(Event(0, 1.0, words="student 0.5")) == (10, 100, "0 of 3 cells, at a (student 0.5)")
+
+
 def test_what_is_tried_again_has_not_failed():
     assert told(on_ray.Event("a", 0.5), on_ray.Event("a", failure="its process ended")) == (0, 100, "0 of 3 cells")
 
