@@ -18,7 +18,9 @@ from pipeline.reporting.sweep_figures import (
     clipped,
     cross_out,
     ink_on,
+    lines_of,
     plain,
+    room_of,
     scale_of,
     seeds_and_clips,
     shades_of_excess,
@@ -42,7 +44,8 @@ AXES = {"method": "methods", "loss": "losses"}  # of the sweep's parameters
 UNMEASURED = "not measured in the laboratory"
 HARD = "\u00a0"  # a space at which no line ends
 LINE_LEN, MOST_LINES = 40, 4  # letters of a line, and lines of what a cell minimises
-FIELD, HEAD = 0.94, 0.62  # inches: a row, and above the rows
+FIELD, HEAD, WARNED = 0.94, 0.62, 0.3  # inches: a row, above the rows, and for a warning
+LOSS_POINTS = 8.5  # of the names of losses
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,18 @@ def found_of(one: Measured) -> str:
 def draw_matrix(found: Found, laboratory: Laboratory | None, study: Study, path: Path) -> Path:
     """Losses down, methods across: mean excess FVD with its interval over seeds, the claim, what was measured."""
     phase, best = found.last, found.by_excess(found.last)[0]
-    figure = new_figure(WIDE, HEAD + FIELD * len(found.losses))
+    left = room_of(found.losses, LOSS_POINTS)
+    head = HEAD + (WARNED if study.warning else 0.0)
+    figure = new_figure(WIDE, head + FIELD * len(found.losses))
     figure.set_layout_engine("none")
     height = figure.get_figheight()
-    axis = figure.add_axes((0.075, 0.01, 0.92, 1 - HEAD / height - 0.01))
+    axis = figure.add_axes((left / WIDE, 0.01, 0.995 - left / WIDE, 1 - head / height - 0.01))
     axis.set(xlim=(0, len(found.methods)), ylim=(len(found.losses), 0), xticks=[], yticks=[])
     plain(axis)
     scale, shades, data = scale_of(found), shades_of_excess(), []
     for row, loss in enumerate(found.losses):
-        name = textwrap.fill(loss.replace("_", " "), 12)
-        axis.text(-0.03, row + 0.5, name, ha="right", va="center", fontsize=8.5, weight="bold")
+        name = "\n".join(lines_of(loss))
+        axis.text(-0.03, row + 0.5, name, ha="right", va="center", fontsize=LOSS_POINTS, weight="bold")
         for column, method in enumerate(found.methods):
             cell = Cell(method, loss)
             one = measured_of(found, laboratory, cell) if laboratory else None
@@ -121,7 +126,7 @@ def draw_matrix(found: Found, laboratory: Laboratory | None, study: Study, path:
         axis.text(column + 0.5, -0.16, method.replace("_", " "), ha="center", fontsize=9, weight="bold")
         axis.text(column + 0.5, -0.04, begun, ha="center", fontsize=7, color=FAINT)
     title = f"Excess FVD, {TITLES[phase].lower()}: {seeds_and_clips(found, phase)}; lower, and darker, is better"
-    figure.text(0.08, 1 - 0.2 / height, title, fontsize=8.5, weight="bold")
+    figure.text(left / WIDE, 1 - (head - HEAD + 0.2) / height, title, fontsize=8.5, weight="bold")
     return save(figure, path, study, data)
 
 
@@ -132,7 +137,7 @@ def _fill(axis: "Axes", corner: tuple[int, int], number: str, shade: Any, *, is_
     frame: dict[str, Any] = {"edgecolor": FRAME, "linewidth": 2.6} if is_best else {"linewidth": 0}
     axis.add_patch(Rectangle((x + 0.012, y + 0.02), 0.976, 0.96, facecolor=shade, **frame))
     axis.text(x + 0.04, y + 0.24, mean, fontsize=12.5, weight="bold", color=ink_on(shade))
-    axis.text(x + 0.26, y + 0.235, ends, fontsize=7, color=ink_on(shade))
+    axis.text(x + 0.05 + 0.056 * len(mean), y + 0.235, ends, fontsize=7, color=ink_on(shade))
 
 
 def _write(axis: "Axes", corner: tuple[int, int], lines: list[str], ink: str) -> None:

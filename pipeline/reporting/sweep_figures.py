@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ DARK = 0.55  # of a colour's luminance, below which what stands on it is white
 MOST_LINES = 4  # of a reason inside a field
 TICKS = {0.0: (1, 1.5, 2, 3, 5, 7), 1.0: (1, 2, 5), 2.0: (1, 3), 3.0: (1,)}  # of a decade, by how many there are
 LETTER = 0.052  # inches of a letter of 6 points
+NAME_LEN = 12  # letters in a line of a loss's name
+BOLD, BESIDE = 0.56 / 72, 0.24  # inches of a bold letter a point, and around a name
 
 Row = dict[str, Any]
 
@@ -36,6 +39,16 @@ def seeds_and_clips(found: Found, phase: str) -> str:
     """What stands behind the numbers of a phase."""
     seeds = found.num_seeds(phase)
     return f"{seeds} seed{'s' * (seeds > 1)}, {found.num_clips:,} clips each"
+
+
+def lines_of(loss: str) -> list[str]:
+    """Its name for people."""
+    return textwrap.wrap(loss.replace("_", " "), NAME_LEN)
+
+
+def room_of(losses: Sequence[str], points: float) -> float:
+    """Inches that their names take up in bold letters of that size."""
+    return BESIDE + BOLD * points * max(len(line) for loss in losses for line in lines_of(loss))
 
 
 def look_of(found: Found, loss: str) -> dict[str, Any]:
@@ -125,9 +138,8 @@ def _draw_phase(
                 _write_absence(axis, found, phase, cell, (column, row))
             else:
                 _fill(axis, (column, row), measured, shades(scale(clipped(measured))), is_best=cell == best)
-    axis.set_xticks(
-        np.arange(len(found.losses)) + 0.5, [textwrap.fill(loss.replace("_", " "), 12) for loss in found.losses]
-    )
+    names = ["\n".join(lines_of(loss)) for loss in found.losses]
+    axis.set_xticks(np.arange(len(found.losses)) + 0.5, names)
     axis.tick_params(length=0, labelsize=8)
     axis.xaxis.tick_top()
     axis.set_yticks([])

@@ -60,7 +60,8 @@ def draw_drift(found: Found, study: Study, path: Path) -> Path:
             drawn = [row for row in rows if (row["method"], row["measure"]) == (method, measure)]
             _draw_panel(axis, found, drawn)
         line[0].set_ylabel(TITLES[measure], fontsize=8.5)
-    end = max((row["at_frame"] for row in rows), default=trained) + 0.6
+    last = max((row["at_frame"] for row in rows), default=trained)
+    end = last + 0.6
     for line, measure in zip(axes, TITLES, strict=True):
         lowest = min((row["above_floor_min"] for row in rows if row["measure"] == measure), default=0.0)
         line[0].set_yscale("log" if lowest > 0 else "linear")
@@ -68,13 +69,15 @@ def draw_drift(found: Found, study: Study, path: Path) -> Path:
         line[0].set_ylim(top=high * (high / low) ** HEADROOM if lowest > 0 else high + HEADROOM * (high - low))
     for axis in axes.flat:
         plain_numbers(axis)
-        axis.axvspan(trained + 0.5, max(end, trained + 0.6), color=LONGER, zorder=0, linewidth=0)
+        if last > trained:
+            axis.axvspan(trained + 0.5, end, color=LONGER, zorder=0, linewidth=0)
         axis.set_xlim(0.2, end)
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", integer=True)
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.set_title(method.replace("_", " "), fontsize=9)
-        _note(axis, "longer than\ntraining clips", (trained + 0.5, 1.0), "left")
+        if last > trained:
+            _note(axis, "longer than\ntraining clips", (trained + 0.5, 1.0), "left")
         axis.set_xlabel("first frame of the window", fontsize=8)
     for axis, method in zip(axes[1], found.methods, strict=True):
         _note(axis, _absent(found, method), (end, 1.0), "right")

@@ -1,6 +1,5 @@
 """How the cells of a sweep were trained, over seeds, and the clips that they make."""
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from pipeline.reporting.read import Study, lookup
 from pipeline.reporting.samples import strip
 from pipeline.reporting.style import HUES, WIDE, new_figure, save, without_grid
 from pipeline.reporting.sweep_csv import CurvePoint
-from pipeline.reporting.sweep_figures import TITLES, cross_out, plain
+from pipeline.reporting.sweep_figures import TITLES, cross_out, lines_of, plain, room_of
 from pipeline.reporting.sweep_read import COMPARED, DEFAULT, EXCESS, START, TUNED, Found
 from pipeline.reporting.sweep_tables import reading
 
@@ -25,7 +24,8 @@ LOOKS: dict[str, dict[str, Any]] = {  # of the student's loss, by phase
 }
 CRITICS: dict[str, Any] = {"color": HUES[5], "linestyle": (0, (1, 1)), "linewidth": 1.3}
 PANEL, HEAD, FOOT = 0.95, 0.34, 0.75  # inches: a row of curves, above and below them
-LINE_LEN = 12  # letters of a loss's name beside its row
+LOSS_POINTS = 8.0  # of the names of losses
+ASIDE = 0.4  # inches between a name and its row
 NUM_SHOWN = 2  # clips of a cell
 
 
@@ -35,19 +35,22 @@ def draw_curves(found: Found, study: Study, path: Path) -> Path:
 
     head = HEAD + (0.35 if study.warning else 0.0)
     height = head + PANEL * len(found.losses) + FOOT
+    left = room_of(found.losses, LOSS_POINTS) + ASIDE
     figure = new_figure(WIDE, height)
     figure.set_layout_engine("none")  # the constrained one measures every label of every panel, twice
     axes = figure.subplots(
         len(found.losses), len(found.methods), squeeze=False,
-        gridspec_kw={"left": 0.09, "right": 0.955, "wspace": 0.42, "hspace": 0.42,
+        gridspec_kw={"left": left / WIDE, "right": 0.955, "wspace": 0.42, "hspace": 0.42,
                      "top": 1 - head / height, "bottom": FOOT / height},
     )  # fmt: skip
     how: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "weight": "bold"}
     for line, loss in zip(axes, found.losses, strict=True):
         for axis, method in zip(line, found.methods, strict=True):
             _draw_cell(axis, found, Cell(method, loss))
-        name = textwrap.fill(loss.replace("_", " "), LINE_LEN)
-        line[0].annotate(name, (0, 0.5), xytext=(-28, 0), ha="right", va="center", fontsize=8, **how)
+        line[0].annotate(
+            "\n".join(lines_of(loss)), (0, 0.5), xytext=(-72 * ASIDE, 0), ha="right", va="center",
+            fontsize=LOSS_POINTS, **how,
+        )  # fmt: skip
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.annotate(method.replace("_", " "), (0.5, 1), xytext=(0, 8), ha="center", fontsize=9, **how)
     figure.text(0.52, 0.42 / height, "step (update of the student)", ha="center", fontsize=8)
@@ -158,7 +161,7 @@ def draw_clips(found: Found, study: Study, clips: dict[Cell, np.ndarray], path: 
             else:
                 said, _ = found.absence(found.last, cell)
                 cross_out(axis, (0.0, 0.0, 1.0, 1.0), said, transform=axis.transAxes)
-        line[0].set_ylabel(textwrap.fill(loss.replace("_", " "), LINE_LEN), fontsize=8, weight="bold")
+        line[0].set_ylabel("\n".join(lines_of(loss)), fontsize=LOSS_POINTS, weight="bold")
         line[0].yaxis.label.set(rotation=0, ha="right", va="center")
     for axis, method in zip(axes[0], found.methods, strict=True):
         axis.set_title(method.replace("_", " "), fontsize=9, loc="center")

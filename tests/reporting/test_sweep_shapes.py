@@ -17,6 +17,8 @@ from pipeline.reporting.sweep_rollout import draw_drift
 from tests.laboratory_files import write_laboratory_files
 from tests.reporting.sweep_files import CELLS, write_sweep
 
+TRAINED = 8  # frames
+
 
 def drawn(reports, draw):
     """The numbers beside a figure, and the picture."""
@@ -45,6 +47,16 @@ def test_a_method_of_which_nothing_is_measured_says_so_in_the_drift(reports):
     rows, picture = drawn(reports, draw_drift)
     assert {row["method"] for row in rows} == {"teacher_forcing", "diffusion_forcing", "self_forcing"}
     assert picture.count("nothing measured") == 2  # windows and frames
+
+
+def test_clips_no_longer_than_those_of_training_are_not_called_longer(reports):
+    write_sweep(reports, cells=CELLS[:3], failed=())
+    path = reports / "grid" / "drift.csv"
+    assert "longer than" in drawn(reports, draw_drift)[1]
+    head, *lines = path.read_text().splitlines(keepends=True)
+    at = head.split(",").index("at")
+    path.write_text("".join([head, *(line for line in lines if int(line.split(",")[at]) <= TRAINED)]))
+    assert "longer than" not in drawn(reports, draw_drift)[1]
 
 
 def test_a_cell_that_costs_next_to_nothing_stays_in_the_picture(reports):
