@@ -19,7 +19,7 @@ def warned(warning: str | None, caption: str) -> str:
     return f"<strong>{escape(warning)}.</strong> {caption}".strip() if warning else caption
 
 
-def picture(path: Path, caption: str, *, command: str = "") -> str:
+def picture(path: Path, caption: str, *, command: str) -> str:
     """A figure of `pipeline.reporting.style.save` over its caption, HTML; its data, to be saved; what makes it."""
     source, name = data_uri(path.read_bytes(), KINDS[path.suffix]), path.stem
     data = data_uri(path.with_suffix(".csv").read_bytes(), "text/csv")

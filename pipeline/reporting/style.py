@@ -92,7 +92,7 @@ class Warned(Protocol):
     def warning(self) -> str | None: ...
 
 
-def save(figure: "Figure", path: Path, study: Warned, data: Sequence[Mapping[str, Any]] = ()) -> Path:
+def save(figure: "Figure", path: Path, study: Warned, data: Sequence[Mapping[str, Any]]) -> Path:
     """Write it as `path`, an .svg, beside it as .png, and the numbers that it shows as .csv, a row a mark.
 
     The warning of a smoke profile stands across its head; the same figure gives the same bytes.
