@@ -17,7 +17,7 @@ from pipeline.reporting.opening import TITLE, opening
 from pipeline.reporting.player import player
 from pipeline.reporting.read import Study, read_study
 from pipeline.reporting.sweep import sweep_sections
-from pipeline.reporting.sweep_read import read_sweep
+from pipeline.reporting.sweep_read import Found, read_sweep
 from pipeline.reporting.sweep_trainings import read_clips
 from pipeline.reporting.tables import write_grid
 from pipeline.reporting.weighting import explained
@@ -51,7 +51,7 @@ def page_of(study: Study, reports: Path, drawn: dict[str, Path]) -> str:
     found = read_sweep(reports) if (reports / "grid").exists() else None
     laboratory = read_laboratory(reports) if (reports / DIRECTORY).exists() else None
     head = opening(study, found, laboratory, reports / "figures")
-    parts = {title: content for title, content in _parts(study, reports, drawn).items() if content}
+    parts = {title: content for title, content in _parts(study, reports, found, drawn).items() if content}
     ids = {title: title.lower().replace(" ", "-") for title in parts}
     links = "".join(f'<a href="#{ids[title]}">{title}</a> ' for title in parts)
     body = "\n".join(
@@ -69,8 +69,8 @@ def page_of(study: Study, reports: Path, drawn: dict[str, Path]) -> str:
 """
 
 
-def _parts(study: Study, reports: Path, drawn: dict[str, Path]) -> dict[str, list[str]]:
-    """Every section by its title; empty where nothing was run."""
+def _parts(study: Study, reports: Path, found: Found | None, drawn: dict[str, Path]) -> dict[str, list[str]]:
+    """Every section by its title; empty where nothing was run. found: the sweep, where there is one."""
 
     def figure(name: str, said: str = "") -> str:
         caption = warned(study.warning, " ".join(filter(None, (prose.CAPTIONS[name], said, behind[name]))))
@@ -78,7 +78,6 @@ def _parts(study: Study, reports: Path, drawn: dict[str, Path]) -> dict[str, lis
 
     behind = prose.behind(study)
     swept = sweep_sections(study, reports) or {name: [] for name in PARTS_OF_SWEEP}
-    found = read_sweep(reports) if swept["compared"] else None
     of_cells = read_clips(reports, found) if found else {}
     cells = every_cell(study, reports)
     return {
