@@ -123,4 +123,4 @@ def pictures(study: Study) -> str:
     for stage, caption in captions.items():
         for path in sorted(study.stage(stage).directory.glob("*.png")):
             parts.append(photograph(path, caption))
-    return f'<div class="pair">{"".join(parts)}</div>'
+    return f'<div class="pair photographs">{"".join(parts)}</div>'
