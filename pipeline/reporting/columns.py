@@ -81,8 +81,9 @@ MEASURED: dict[str, Column] = {
     "drift_slope": Column(
         "metrics.drift_slope",
         "drift",
-        "Growth of windowed FVD over its floor for each frame that the window starts later.",
-        -1,
+        "Growth of windowed FVD over its floor for each frame that the window starts later. Below 0, clips begin "
+        "worse than they end: neither end of the column is the best.",
+        0,
     ),
     "bits": Column(
         "",
