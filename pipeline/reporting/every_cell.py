@@ -54,9 +54,10 @@ def every_cell(study: Study, reports: Path) -> list[str]:
         best=best_places(found),
         references=[number for number, row in enumerate(rows) if row.loss == START],
     )
-    behind = f"One seed; intervals of 95 % over {found.num_clips:,} clips."
+    intervals = f"One seed; intervals of 95 % over {found.num_clips:,} clips."
+    behind = {name: "One seed." if name == "cells_clips" else intervals for name in drawn}
     pictures = {
-        name: picture(path, warned(study.warning, f"{behind} {CAPTIONS[name]}"), command=COMMAND)
+        name: picture(path, warned(study.warning, f"{CAPTIONS[name]} {behind[name]}"), command=COMMAND)
         for name, path in drawn.items()
     }
     return [

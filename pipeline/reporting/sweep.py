@@ -27,31 +27,32 @@ from pipeline.reporting.sweep_words import (
 )
 
 WIDTH = 116  # letters of a line of prose in a terminal
-CAPTIONS = {  # each after what stands behind its numbers
-    "sweep_drift": """Left to right: along the rollout. Above, FVD of windows of frames by their first frame;
-below, Fréchet distance of single frames, blind to motion; both less what real clips score there, in squared units
-of features (windows) or of the spread of frames. Lines: means over seeds; whiskers and bands: the lowest and the
-highest seed. Shaded: beyond the length of training clips; a window reaches there that begins after frame 1.
-Dashed: what the cells of a method start from. A line that rises accumulates error; a high and level one is wrong
-from the start. The scale is logarithmic unless a seed comes below its floor.""",
+CAPTIONS = {  # each before what stands behind its numbers
+    "sweep_drift": """Left to right: along the rollout. Above, FVD of windows as long as training clips by their
+first frame; below, Fréchet distance of single frames, blind to motion; both less what real clips score there,
+in squared units of features (windows) or of the spread of frames. Lines: means over seeds; whiskers and bands:
+the lowest and the highest seed. Shaded: beyond the length of training clips; a window reaches there that begins
+after frame 1. Dashed: what the cells of a method start from. A line that rises accumulates error; a high and
+level one is wrong from the start. The scale is logarithmic unless a seed comes below its floor.""",
     "sweep_matrix": """Every method with every loss: mean excess FVD, below it its interval; the darker, the better.
 Both matrices share one scale of colours.""",
     "sweep_ranks": """Left: the rank of every cell by its mean, with the interval of what other seeds could make of
-it. Right: the place that Self-Forcing published for the same cell (VBench, students of another size on other data),
-and its place here among those cells; where both orders agree, the marks lie on each other.""",
+it. Right: the place that the paper Self-Forcing published for the same cell (VBench, students of another size
+on other data), and its place here among those cells; where both orders agree, the marks lie on each other.""",
     "sweep_pairs": """Every pair of cells, the best first. A field with a mark is a difference that these seeds
-separate, corrected for the number of pairs; one without is not separated, whatever its colour. Hatched pairs are
-confounded: see what differs between the cells.""",
+separate, corrected for the number of pairs; one without is not separated, whatever its colour. Hatched pairs
+are confounded, by what the audit names.""",
     "sweep_cost": """Mean excess FVD, with its interval over seeds, against what one training of the cell and what
-sampling of it costs, means over seeds. The grey line joins the cells that no other beats in both. Trials ran side
-by side on the same cores: seconds and latency are longer than of one alone, and where cells pass their frames
-through the denoiser equally often, what differs in latency is that load.""",
+sampling of it costs, means over seeds. The grey line joins the cells that no other beats in both. Trials ran
+side by side on the same cores: seconds and latency are longer than of one alone, and where cells pass their
+frames through the denoiser equally often, what differs in latency is that load.""",
     "sweep_curves": """Training of every cell: mean and range over seeds of the student's loss, and dotted that of
 its critics, on a scale of its own. Losses of different names have different units.""",
     "sweep_clips": """The first clips of every cell, not chosen, of its first seed, tuned where it was tuned, frame
 by frame, under those of its start.""",
 }
-COST = """What each cell was given and cost, means over seeds. Of one training: updates of the student and of its
+WITH_INTERVALS = ("sweep_matrix", "sweep_ranks", "sweep_cost")
+COST = """what each cell was given and cost, means over seeds. Of one training: updates of the student and of its
 critics, floating-point operations, wall time. Of sampling: passes of a frame through the denoiser, milliseconds
 to the first frame of one clip, frames a second, measured while other trials ran on the same cores. Setting: what
 the search chose for all seeds of a cell: the learning rate of the student, the factor on those of its critics,
@@ -71,13 +72,15 @@ def sweep_sections(study: Study, reports: Path) -> dict[str, list[str]]:
     with reading(reports / "grid" / "audit.csv"):
         audited = differences(found.differing)
     pictures = {
-        name: picture(path, warned(study.warning, f"{_behind(found)} {CAPTIONS[name]}"), command=COMMAND)
+        name: picture(path, warned(study.warning, f"{CAPTIONS[name]} {_behind(found, name)}"), command=COMMAND)
         for name, path in draw_sweep(found, study, clips, reports / "figures").items()
     }
     tables = [
         table_of(found, phase, warned(study.warning, _caption(found, phase)), with_starts=phase == found.last)
         for phase in reversed(found.phases)
     ]
+    said = dict.fromkeys(reversed(found.phases), "the same.") | {found.last: COST}
+    costs = [cost_table(found, phase, warned(study.warning, f"{TITLES[phase]}: {said[phase]}")) for phase in said]
     return {
         "drift": [*_warned(absent_said(found, study)), pictures["sweep_drift"]],
         "compared": [
@@ -93,7 +96,7 @@ def sweep_sections(study: Study, reports: Path) -> dict[str, list[str]]:
         "cost": [
             *_warned(absent_said(found, study)),
             pictures["sweep_cost"],
-            cost_table(found, warned(study.warning, COST)),
+            *costs,
         ],
         "training": [pictures["sweep_curves"]],
         "clips": [pictures["sweep_clips"]],
@@ -121,11 +124,16 @@ def _warned(lines: list[str]) -> list[str]:
     return [f'<p class="warning">{escape(line)}</p>' for line in lines]
 
 
-def _behind(found: Found) -> str:
-    """What stands behind every figure."""
+def _behind(found: Found, name: str) -> str:
+    """What stands behind a figure: seeds, whether it has intervals, clips; of the clips themselves, nothing."""
+    if name == "sweep_clips":
+        return ""
     seeds = found.num_seeds(found.last)
+    counted = f"{seeds} seed{'s' * (seeds > 1)}"
+    if name == "sweep_curves":
+        return f"{counted}."
     held = f", intervals of {100 * found.confidence:g} % over them" if seeds > 1 else ", no intervals"
-    return f"{seeds} seed{'s' * (seeds > 1)}{held}, {found.num_clips:,} clips each."
+    return f"{counted}{held if name in WITH_INTERVALS else ''}, {found.num_clips:,} clips each."
 
 
 def _caption(found: Found, phase: str) -> str:

@@ -100,19 +100,15 @@ def table_of(found: Found, phase: str, caption: str, *, with_starts: bool) -> st
     return table([escape(head) for head in heads], rows, caption=caption)
 
 
-def cost_table(found: Found, caption: str) -> str:
-    """A row a cell: in each phase its setting, and what one training and sampling cost."""
+def cost_table(found: Found, phase: str, caption: str) -> str:
+    """A row a cell: its setting, where it was tuned, and what one training and sampling cost."""
     rows = []
     for cell in found.cells:
         line = [row_head(name_of(cell))]
-        for phase in found.phases:
-            line += [td(escape(setting_words(found.setting(phase, cell))))] * (phase == TUNED)
-            line += [td(_cost_shown(found, phase, cell, name)) for name in COSTS]
+        line += [td(escape(setting_words(found.setting(phase, cell))))] * (phase == TUNED)
+        line += [td(_cost_shown(found, phase, cell, name)) for name in COSTS]
         rows.append(("", line))
-    heads = ["cell"]
-    for phase in found.phases:
-        heads += ["tuned: setting"] * (phase == TUNED)
-        heads += [f"{phase}: {title}" for title, _ in COSTS.values()]
+    heads = ["cell", *["setting"] * (phase == TUNED), *(title for title, _ in COSTS.values())]
     return table([escape(head) for head in heads], rows, caption=caption)
 
 

@@ -61,9 +61,10 @@ def _separated(found: Found) -> str:
 def _published(found: Found) -> str:
     orders = [order for order in found.orders if order.phase == found.last and order.tau is not None]
     if not orders:
-        return "Self-Forcing's published order cannot be held against it: too few of those cells are here."
+        return "The order that Self-Forcing published cannot be held against it: too few of those cells are here."
     said = "; ".join(f"{order.published.replace('_', '-')}, {_agreement(order)}" for order in orders)
-    return f"Held against the order that Self-Forcing published (Kendall's τ, 1 the same, -1 reversed): {said}."
+    scale = "Kendall's τ, 1 the same, -1 reversed"
+    return f"Held against the order that the paper Self-Forcing published ({scale}): {said}."
 
 
 def _agreement(order: OrderRow) -> str:
@@ -123,7 +124,7 @@ def caveats(found: Found) -> list[str]:
         f"Excess FVD: of {found.num_clips:,} clips, less that of real ones; lower is better, 0 is as good as real. "
         f"Every training had the budget of {found.budget}{judged}.",
         ends,
-        f"Its {len(found.trials)} trials took {found.trials_s / 60:,.0f} minutes of work, shared by those that ran "
+        f"The {len(found.trials)} trials took {found.trials_s / 60:,.0f} minutes of work, shared by those that ran "
         f"side by side.",
     ]
 

@@ -137,7 +137,7 @@ def test_figures_of_a_smoke_sweep_with_cells_left_to_be_made_warn_and_name_them(
     left = [("self_forcing", "dmd", "tuned", seed) for seed in (1, 2, 3)]
     parts = parts_of(reports, left=left, failed=(), missing=["self_forcing-dmd tuned seed 1"])
     text = "".join(line for part in parts.values() for line in part)
-    assert text.count("profile smoke: these numbers mean nothing") == len(CAPTIONS) + 3  # and tables
+    assert text.count("profile smoke: these numbers mean nothing") == len(CAPTIONS) + 4  # and tables
     for name in CAPTIONS:
         assert "#b00020" in (reports / "figures" / f"{name}.svg").read_text()
     assert read_sweep(reports).absence("tuned", Cell("self_forcing", "dmd")) == ("missing", "")

@@ -60,7 +60,7 @@ def test_there_is_no_section_without_a_sweep(reports):
 
 def test_the_section_holds_its_figures_tables_and_command(run, page):
     assert page.count("<figure") == len(PICTURES)
-    assert page.count("<table") == 2 + 1 + 2  # of each phase; settings and costs; the audit, folded and not
+    assert page.count("<table") == 2 + 2 + 2  # of each phase; settings and costs of each; the audit, folded and not
     assert "<code>python3 -m pipeline sweep</code>" in page
     assert page.count('<p class="source">') == page.count(f"<code>{COMMAND}</code></p></figure>") == len(PICTURES)
 
