@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COMMAND = "python3 -m pipeline causal-forcing"
-CAVEAT = "One seed: the intervals, of 95 %, are over clips, not over training runs."
+CAVEAT = "One seed: intervals and ±, of 95 %, are over clips, not over training runs."
 NAMES = {  # of the ways to begin, as inits.csv has them
     "teacher": "teacher's weights",
     "ode_regression_causal": "regression, causal",
@@ -175,7 +175,7 @@ def _claim(found: Beginnings) -> str:
     elif gap < 0:
         verdict = "less, against what Causal Forcing, arXiv:2602.02214, claims"
     else:
-        verdict = f"{full / causal:.3g} times as much, as Causal Forcing, arXiv:2602.02214, claims"
+        verdict = f"{full / causal:.3g} times as much; Causal Forcing, arXiv:2602.02214, claims that it is more"
     return (
         f"A causal student's regression on trajectories of the bidirectional teacher leaves {shown[0]} of the "
         f"variance of held-out ends, that on trajectories of the causal teacher {shown[1]}: {verdict}."

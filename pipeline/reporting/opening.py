@@ -16,17 +16,19 @@ from pipeline.reporting.sweep_words import COMMAND as SWEEP
 from pipeline.reporting.sweep_words import answer, warnings_of
 
 TITLE = "What does each way of training an autoregressive video model minimise, and which makes the best video?"
-QUESTION = """A training run is a cell of a grid: its <em>method</em> says how the student's frames come about
-(from whole real clips, from real frames before them, from noisy ones, or by its own rollout), its <em>loss</em>
-what pulls them towards the data. Papers claim a divergence for each cell, and each that its own is best. Here the
-same chain trains all of them, and both claims are measured."""
+QUESTION = """A training run is a cell of a grid: its <em>method</em> says how the student's frames come about (from
+whole real clips, from real frames before them, from noisy ones, or by its own rollout), its <em>loss</em> what
+pulls them towards the data. Papers claim a divergence for each cell, and each that its own is best. Here the same
+chain trains all of them. How good a cell is, its clips show, by excess FVD: how much farther their features lie
+from those of real clips than real ones do, 0 at best. What it minimises shows on processes whose density is
+known."""
 SOURCE = "the post \u201cEverything is KL minimization\u201d"
 READINGS = {"table": "as they stand, of clean clips", "text": "averaged over noise"}
-CAPTION = f"""Every cell of the sweep: excess FVD, mean over seeds and its interval, 0 is as good as real clips;
-framed: the least. Said: what its sources claim it minimises, and the verdict of the laboratory (&check; confirmed,
-&cross; refuted, ? undecided), first on the claim as it stands, of clean clips, then averaged over noise; where no
-mark stands, the sources claim it of the loss alone. Found: where students too small to fit the data settled, on
-processes of known density, trained by the same code. The divergences are made by <code>{LABORATORY}</code>."""
+CAPTION = f"""Every cell of the sweep: excess FVD, mean over seeds and its interval, of 95 %; framed: the least.
+Said: what its sources claim it minimises, and the verdict of the laboratory (&check; confirmed, &cross; refuted, ?
+undecided), first on the claim as it stands, of clean clips, then averaged over noise; where no mark stands, the
+sources claim it of the loss alone. Found: where students too small to fit the data settled, on processes of known
+density, trained by the same code. The divergences are made by <code>{LABORATORY}</code>."""
 
 
 def opening(study: Study, found: Found | None, laboratory: Laboratory | None, figures: Path) -> str:

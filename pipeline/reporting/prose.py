@@ -136,8 +136,8 @@ def trust(study: Study) -> str:
 <p>FVD compares {number:,} generated with {number:,} real clips, by the features of the network
 <code>{escape(network)}</code>, sha256 <code>{escape(checksum)}</code>. It is comparable only with distances at
 the same number of clips and by the same network. Its floor is what real clips score against other real clips. The
-intervals, of 95 %, are by bootstrap over clips: they say nothing of another training seed, and every cell was
-trained once.</p>
+intervals, of 95 %, are by bootstrap over clips: they say nothing of another training seed, and every
+checkpoint of the chain was trained once. Intervals of the sweep are over seeds.</p>
 <p>Training clips show other digits than test clips, so not even they have an excess of 0: their row in the table
 is what a perfect imitation of them would score.</p>
 <p>The distance was itself put to the test: of {families} kinds of defect, applied to real clips in growing

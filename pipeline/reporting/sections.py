@@ -11,6 +11,7 @@ from pipeline.losses import LOSSES
 from pipeline.machine import words_of
 from pipeline.methods import METHODS
 from pipeline.records import Record
+from pipeline.reporting import prose
 from pipeline.reporting.columns import COLUMNS, MEASURED, NOTHING
 from pipeline.reporting.goals import goals
 from pipeline.reporting.likelihood import PATHS, absence, bounds, least_bound
@@ -36,7 +37,9 @@ def cited(text: str) -> str:
 
 def quality(study: Study) -> str:
     """What every checkpoint reached, and real clips for scale."""
-    return _columns(study, grid_rows(study), REACHED, "Shaded: the best of its column.")
+    behind = prose.behind(study)["excess"]
+    said = f"Every checkpoint, and real clips for scale: {behind} Shaded: the best of its column; drift has none."
+    return _columns(study, grid_rows(study), REACHED, f"{said} What each column means stands further below.")
 
 
 def cost(study: Study) -> str:

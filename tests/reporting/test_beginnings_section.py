@@ -131,7 +131,7 @@ def test_the_answer_compares_each_regression_on_ends_of_its_own_teacher(reports)
     found = read_beginnings(reports)
     claim, best, caveat = answer(found)
     assert "leaves 12.2 ± 0.48 % of the variance" in claim  # 1.96 * 2 % of .1218
-    assert "the causal teacher 0.71 ± 0.028 %: 17.2 times as much, as Causal Forcing, arXiv:2602.02214," in claim
+    assert "the causal teacher 0.71 ± 0.028 %: 17.2 times as much; Causal Forcing, arXiv:2602.02214," in claim
     assert best == (
         "Before self forcing by DMD the best begins with: consistency, excess FVD 4.5 [4.1, 4.9] (apart from all "
         "others); after it the best begins with: consistency, excess FVD 4.3 [4.0, 4.6] (not separated from: "

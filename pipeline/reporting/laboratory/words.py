@@ -59,7 +59,7 @@ PARTS = {
     "saturating": "saturating",
 }
 INITIALS = {  # on figures
-    "bidirectional": "BiD",
+    "bidirectional": "B",
     "teacher_forcing": "TF",
     "diffusion_forcing": "DF",
     "self_forcing": "SF",
