@@ -52,7 +52,7 @@ TABLES = {  # by the directory below reports/
 }  # fmt: skip
 
 FIGURES = {  # of the report, by the directory below reports/
-    "grid": ("sweep_*", "grid*", "matrix.*"),
+    "grid": ("sweep_*", "matrix.*"),
     "laboratory": ("laboratory_*",),
 }
 

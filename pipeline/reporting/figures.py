@@ -72,19 +72,20 @@ def draw_drift(study: Study, path: Path) -> Path:
     trained = lookup(study.checkpoints[0].measured, "work.num_frames")
     _lines_over_floor(left, study, "metrics.frames.index", "metrics.frames.distance", "metrics.frames.floor")
     end = left.get_xlim()[1]
-    left.axvspan(trained + 0.5, end, color="#f4f4f7", zorder=0)
-    left.set_xlim(right=end)
     left.set(xlabel="frame", ylabel="Fréchet distance of frames", title="Frame by frame")
-    left.annotate(
-        "longer than training clips ▸",
-        (trained + 0.5, 1),
-        xytext=(4, -4),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        va="top",
-        fontsize=7.5,
-        color=FAINT,
-    )
+    if max(lookup(study.checkpoints[0].measured, "metrics.frames.index")) > trained:
+        left.axvspan(trained + 0.5, end, color="#f4f4f7", zorder=0)
+        left.set_xlim(right=end)
+        left.annotate(
+            "longer than training clips ▸",
+            (trained + 0.5, 1),
+            xytext=(4, -4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+            fontsize=7.5,
+            color=FAINT,
+        )
     _lines_over_floor(right, study, "metrics.windows.start", "metrics.windows.fvd", "metrics.windows.floor")
     right.set(xlabel="first frame of the window", ylabel="FVD", title=f"Windows of {trained} frames")
     right.set_xticks(lookup(study.checkpoints[0].measured, "metrics.windows.start"))
