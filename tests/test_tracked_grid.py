@@ -50,7 +50,7 @@ def workspace(tmp_path_factory, migrated) -> Path:
     lock = {"stages": {"grid": {"cmd": "python -m sweeps.run"}, "codec": {"cmd": "x"}}}
     (directory / "dvc.lock").write_text(json.dumps(lock))
     (directory / "reports" / "figures").mkdir()
-    for name in ("sweep_matrix.svg", "sweep_matrix.csv", "grid_drift.png", "matrix.svg", "matrix.csv", "cost.svg"):
+    for name in ("sweep_matrix.svg", "sweep_matrix.csv", "sweep_drift.png", "matrix.svg", "matrix.csv", "cost.svg"):
         (directory / "reports" / "figures" / name).write_text(name)
     tracked = track(directory, directory / "work")
     assert (tracked.damaged, tracked.reason, tracked.pending) == ((), "", ())
@@ -145,7 +145,7 @@ def test_the_parent_has_means_tables_figures_and_a_note(workspace):
     figures = [file.path for file in client.list_artifacts(sweep.info.run_id, "figures")]
     assert figures == [
         f"figures/{name}"
-        for name in ("grid_drift.png", "matrix.csv", "matrix.svg", "sweep_matrix.csv", "sweep_matrix.svg")
+        for name in ("matrix.csv", "matrix.svg", "sweep_drift.png", "sweep_matrix.csv", "sweep_matrix.svg")
     ]
     assert sweep.data.params["num_clips"] == "1024"
     assert len(sweep.data.tags["dvc.lock"]) == 64
