@@ -10,7 +10,7 @@ from pipeline.reporting.every_cell import every_cell
 from pipeline.reporting.figures import draw_all
 from pipeline.reporting.known_density import known_density
 from pipeline.reporting.laboratory.brief import PREFIX, in_brief
-from pipeline.reporting.laboratory.results import DIRECTORY, read_laboratory
+from pipeline.reporting.laboratory.results import DIRECTORY, Laboratory, read_laboratory
 from pipeline.reporting.markup import SCRIPT, STYLE, photograph, picture, warned
 from pipeline.reporting.objectives import objectives
 from pipeline.reporting.opening import TITLE, opening
@@ -51,7 +51,8 @@ def page_of(study: Study, reports: Path, drawn: dict[str, Path]) -> str:
     found = read_sweep(reports) if (reports / "grid").exists() else None
     laboratory = read_laboratory(reports) if (reports / DIRECTORY).exists() else None
     head = opening(study, found, laboratory, reports / "figures")
-    parts = {title: content for title, content in _parts(study, reports, found, drawn).items() if content}
+    every = _parts(study, reports, drawn, found, laboratory)
+    parts = {title: content for title, content in every.items() if content}
     ids = {title: title.lower().replace(" ", "-") for title in parts}
     links = "".join(f'<a href="#{ids[title]}">{title}</a> ' for title in parts)
     body = "\n".join(
@@ -69,21 +70,24 @@ def page_of(study: Study, reports: Path, drawn: dict[str, Path]) -> str:
 """
 
 
-def _parts(study: Study, reports: Path, found: Found | None, drawn: dict[str, Path]) -> dict[str, list[str]]:
-    """Every section by its title; empty where nothing was run. found: the sweep, where there is one."""
+def _parts(
+    study: Study, reports: Path, drawn: dict[str, Path], found: Found | None, laboratory: Laboratory | None
+) -> dict[str, list[str]]:
+    """Every section by its title; empty where nothing was run. found: the sweep."""
 
     def figure(name: str, said: str = "") -> str:
         caption = warned(study.warning, " ".join(filter(None, (prose.CAPTIONS[name], said, behind[name]))))
         return picture(drawn[name], caption, command=COMMAND)
 
     behind = prose.behind(study)
-    swept = sweep_sections(study, reports) or {name: [] for name in PARTS_OF_SWEEP}
     of_cells = read_clips(reports, found) if found else {}
+    swept: dict[str, list[str]] = {name: [] for name in PARTS_OF_SWEEP}
+    swept |= sweep_sections(study, found, of_cells, reports) if found else {}
     cells = every_cell(study, reports)
     return {
         "Samples": [player(study, found, of_cells), *swept["clips"]],
         "Drift": [*swept["drift"], prose.DRIFT, figure("drift")],
-        **in_brief(study, reports),
+        **(in_brief(study, laboratory, reports / "figures") if laboratory else {}),
         "Cells compared": swept["compared"],
         "Cost against quality": [*swept["cost"], prose.COST, figure("cost"), sections.cost(study)],
         "Training": [*swept["training"], figure("training"), figure("weighting", explained(study))],

@@ -4,6 +4,9 @@ from html import escape
 from pathlib import Path
 from textwrap import fill
 
+import numpy as np
+
+from pipeline.grid import Cell
 from pipeline.reporting.markup import cell, picture, row_head, table, warned
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import theme
@@ -11,11 +14,11 @@ from pipeline.reporting.sweep_audit import KINDS, Difference, differences
 from pipeline.reporting.sweep_cost import draw_cost
 from pipeline.reporting.sweep_figures import TITLES, draw_matrix
 from pipeline.reporting.sweep_orders import draw_pairs, draw_ranks
-from pipeline.reporting.sweep_read import Found, name_of, read_sweep
+from pipeline.reporting.sweep_read import Found, name_of
 from pipeline.reporting.sweep_rollout import draw_drift
 from pipeline.reporting.sweep_rows import cost_table, table_of, text_of
 from pipeline.reporting.sweep_tables import reading
-from pipeline.reporting.sweep_trainings import draw_clips, draw_curves, read_clips
+from pipeline.reporting.sweep_trainings import draw_clips, draw_curves
 from pipeline.reporting.sweep_words import (
     COMMAND,
     absent_said,
@@ -59,16 +62,14 @@ the search chose for all seeds of a cell: the learning rate of the student, the 
 and their updates a step."""
 
 
-def sweep_sections(study: Study, reports: Path) -> dict[str, list[str]]:
-    """The parts of the page by name, and their figures among the others; nothing where there was no sweep.
+def sweep_sections(
+    study: Study, found: Found, clips: dict[Cell, np.ndarray], reports: Path
+) -> dict[str, list[str]]:
+    """The parts of the page by name, and their figures among the others.
 
     Raises:
-        DamagedRecordError: a file of the sweep is missing, damaged, or lacks an entry.
+        DamagedRecordError: audit.csv of the sweep has a kind that is not known.
     """
-    if not (reports / "grid").exists():
-        return {}
-    found = read_sweep(reports)
-    clips = read_clips(reports, found)
     with reading(reports / "grid" / "audit.csv"):
         audited = differences(found.differing)
     pictures = {
@@ -104,7 +105,7 @@ def sweep_sections(study: Study, reports: Path) -> dict[str, list[str]]:
     }
 
 
-def draw_sweep(found: Found, study: Study, clips: dict, directory: Path) -> dict[str, Path]:
+def draw_sweep(found: Found, study: Study, clips: dict[Cell, np.ndarray], directory: Path) -> dict[str, Path]:
     """Every figure by its name."""
     directory.mkdir(exist_ok=True)
     paths = {name: directory / f"{name}.svg" for name in CAPTIONS}

@@ -10,6 +10,7 @@ from pipeline.grid import Cell
 from pipeline.reporting.read import TIMES, artifact_digest, read_study
 from pipeline.reporting.sweep import CAPTIONS, sweep_sections
 from pipeline.reporting.sweep_read import read_sweep
+from pipeline.reporting.sweep_trainings import read_clips
 from tests.reporting.sweep_files import CELLS, EXCLUDED, METHODS, write_sweep
 
 FEW = (("diffusion_forcing", "dmd"), ("self_forcing", "dmd"))
@@ -27,7 +28,8 @@ def parts_of(reports, **which):
     """The parts of the page, and the figures beside them."""
     study = read_study(reports)
     write_sweep(reports, codec=artifact_digest(study.stage("codec")), profile=study.profile, **which)
-    return sweep_sections(study, reports)
+    found = read_sweep(reports)
+    return sweep_sections(study, found, read_clips(reports, found), reports)
 
 
 def rows_in(reports, name):

@@ -29,7 +29,8 @@ def with_sweep(reports, **which):
 
 
 def section_of(reports):
-    parts = sweep_sections(read_study(reports), reports)
+    found = read_sweep(reports)
+    parts = sweep_sections(read_study(reports), found, read_clips(reports, found), reports)
     return unescape("\n".join(line for part in parts.values() for line in part))
 
 
@@ -52,10 +53,6 @@ def run(tmp_path_factory, write_run):
 @pytest.fixture(scope="module")
 def page(run):
     return section_of(run)
-
-
-def test_there_is_no_section_without_a_sweep(reports):
-    assert sweep_sections(read_study(reports), reports) == {}
 
 
 def test_the_section_holds_its_figures_tables_and_command(run, page):

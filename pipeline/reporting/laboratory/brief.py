@@ -10,7 +10,7 @@ from pipeline.laboratory.verdicts import Judgement, Verdict, over_processes
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.laboratory import answers, method, words
 from pipeline.reporting.laboratory.maps import draw_map, objectives_on
-from pipeline.reporting.laboratory.results import COMMAND, DIRECTORY, Laboratory, read_laboratory
+from pipeline.reporting.laboratory.results import COMMAND, Laboratory
 from pipeline.reporting.laboratory.tables import Claim
 from pipeline.reporting.markup import picture, row_head, table, warned
 from pipeline.reporting.read import Study
@@ -70,15 +70,11 @@ def _of_cell(found: Laboratory, row: answers.Row) -> ClaimOfCell:
     )
 
 
-def in_brief(study: Study, reports: Path) -> dict[str, list[str]]:
-    """The section by its title, and its figure among the others; nothing where the laboratory was never run."""
-    if not (reports / DIRECTORY).exists():
-        return {}
-    found = read_laboratory(reports)
-    directory = reports / "figures"
-    directory.mkdir(exist_ok=True)
+def in_brief(study: Study, found: Laboratory, figures: Path) -> dict[str, list[str]]:
+    """The section by its title, and its figure among the others."""
+    figures.mkdir(exist_ok=True)
     with theme():
-        drawn = draw_process(found, found.processes[0], directory)
+        drawn = draw_process(found, found.processes[0], figures)
     said = failures(found)
     if found.profile != study.profile:
         text = f"This laboratory is of profile {found.profile}, this page is of {study.profile}"
