@@ -9,11 +9,12 @@ from pipeline.reporting.laboratory.results import COMMAND as LABORATORY
 from pipeline.reporting.laboratory.results import Laboratory
 from pipeline.reporting.markup import picture, warned
 from pipeline.reporting.matrix import draw_matrix, measured_of
-from pipeline.reporting.read import Study
+from pipeline.reporting.read import Study, lookup
+from pipeline.reporting.samples import read_samples
 from pipeline.reporting.style import theme
 from pipeline.reporting.sweep_read import Found, name_of
 from pipeline.reporting.sweep_words import COMMAND as SWEEP
-from pipeline.reporting.sweep_words import answer, warnings_of
+from pipeline.reporting.sweep_words import answer, caveats, warnings_of
 
 TITLE = "What does each way of training an autoregressive video model minimise, and which makes the best video?"
 QUESTION = """A training run is a cell of a grid: its <em>method</em> says how the student's frames come about (from
@@ -36,21 +37,40 @@ def opening(study: Study, found: Found | None, laboratory: Laboratory | None, fi
     said = [escape(line) for line in (warnings_of(found, study) if found else [])]
     alerts = "".join(f'<p class="warning">{line}</p>' for line in said)
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in three_sentences(found, laboratory))
-    parts = [f'<p class="lede">{QUESTION}</p>', alerts, f'<ol class="lede">{sentences}</ol>']
+    parts = [f'<p class="lede">{QUESTION} {escape(_data(study))}</p>', alerts, f'<ol class="lede">{sentences}</ol>']
     if found:
         with theme():
             path = draw_matrix(found, laboratory, study, figures / "matrix.svg")
-        parts.append(picture(path, warned(study.warning, CAPTION), command=SWEEP))
+        caption = f"{CAPTION} {escape(caveats(found)[1])}"
+        parts.append(picture(path, warned(study.warning, caption), command=SWEEP))
     return "\n".join(filter(None, parts))
 
 
 def three_sentences(found: Found | None, laboratory: Laboratory | None) -> list[str]:
     """Which cell is best, which claims hold, and what the best one minimises; or what is still to be run."""
-    best = answer(found)[0] if found else f"Cells are not compared yet: {SWEEP} does it."
+    best = _best(found) if found else f"Cells are not compared yet: {SWEEP} does it."
     if laboratory is None:
         return [best, f"What they minimise is not measured yet: {LABORATORY} does it."]
     claims = _of_claims(laboratory)
     return [best, claims, _of_the_best(found, laboratory)] if found else [best, claims]
+
+
+def _data(study: Study) -> str:
+    """What the videos are, as stage prepare made them."""
+    prepare = study.stage("prepare")
+    kind = lookup(prepare, "work.source.type").split(".")[-2].replace("_", " ")
+    num_clips, num_frames = (lookup(prepare, name) for name in ("metrics.num_clips.train", "work.num_frames"))
+    *_, height, width = read_samples(study.checkpoints[0]).real.shape
+    return f"The videos: {kind}, {num_clips:,} clips of {num_frames} frames of {height}\u00d7{width} pixels."
+
+
+def _best(found: Found) -> str:
+    """Which cell is best, from which it is not separated, and how many of its pairs are confounded."""
+    key = "-".join(found.by_excess(found.last)[0])
+    pairs = [pair for pair in found.pairs.get(found.last, ()) if key in (pair.a, pair.b)]
+    confounded = sum(bool(pair.confounds) for pair in pairs)
+    also = f"; {confounded} of its {len(pairs)} pairs are confounded, see Audit." if confounded else "."
+    return answer(found)[0].removesuffix(".") + also
 
 
 def _of_claims(laboratory: Laboratory) -> str:
@@ -73,6 +93,7 @@ def _of_the_best(found: Found, laboratory: Laboratory) -> str:
         return f"What {name_of(cell)} minimises, the laboratory has not measured."
     meaning = answers.meaning(one.rows)
     return (
-        f"Where densities are known, {name_of(cell)} minimises the {' or the '.join(one.minimises)}: it "
+        f"On processes of known density, with students too small to fit, {name_of(cell)} minimises the "
+        f"{' or the '.join(one.minimises)}: it "
         f"{meaning[0].lower()}{meaning[1:]}"
     )

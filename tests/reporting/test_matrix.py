@@ -105,6 +105,6 @@ def test_three_sentences_name_the_best_cell_the_claims_and_what_it_minimises(bot
     assert best.startswith("The best cell is self forcing \u00d7 dmd, tuned: excess FVD ")
     counts = [claim.verdict for claim in laboratory.claims if claim.reading == "table"]
     assert f"confirms {counts.count('confirmed')} of {len(counts)} as they stand, of clean clips" in claims
-    assert minimised.startswith("Where densities are known, self forcing \u00d7 dmd minimises the noise-averaged")
+    assert minimised.startswith("On processes of known density, with students too small to fit, self forcing")
     for sentence in (best, claims, minimised):
         assert sentence.endswith(".")
