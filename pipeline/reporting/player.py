@@ -28,7 +28,7 @@ def player(study: Study, found: Found | None, of_cells: Mapping[Cell, Clips]) ->
     num_trained = lookup(first.measured, "work.num_frames")
     real, shades = read_samples(first).real, colours(study)
     rows = range(0, len(real), NUM_CLIPS)
-    reals = [_card("real clips", "digits that no network was trained on", real[row:]) for row in rows]
+    reals = [_card("real clips", "held out: no network was trained on them", real[row:]) for row in rows]
     cards = []
     swept = []
     if found is not None:
@@ -39,9 +39,10 @@ def player(study: Study, found: Found | None, of_cells: Mapping[Cell, Clips]) ->
         of_chain = _card(checkpoint.name, escape(checkpoint.label), read_samples(checkpoint).generated, dot)
         cards.append(of_chain)
     num_frames = real.shape[1]
-    head = f"""<p>The first clips that each made, not chosen, {num_frames} frames long; training clips have
-{num_trained}, and what comes later, framed, lies beyond anything that a model was trained on. Short names, here and
-on figures: B is bidirectional, TF teacher forcing, DF diffusion forcing, SF self forcing, CD consistency
+    beyond = f"; training clips have {num_trained}, and what comes later, framed, no model was trained on"
+    head = f"""<p>The first clips that each made, not chosen, {num_frames} frames long{
+        beyond if num_frames > num_trained else ""
+    }. Short names, here and on figures: B is bidirectional, TF teacher forcing, DF diffusion forcing, SF self forcing, CD consistency
 distillation.</p>
 <div id="films" data-rate="{rate:g}" data-trained="{num_trained}" style="--at:0">
 <div id="player"><button id="play" type="button" aria-pressed="false">play</button>
