@@ -40,10 +40,9 @@ def player(study: Study, found: Found | None, of_cells: Mapping[Cell, Clips]) ->
         cards.append(of_chain)
     num_frames = real.shape[1]
     beyond = f"; training clips have {num_trained}, and what comes later, framed, no model was trained on"
-    head = f"""<p>The first clips that each made, not chosen, {num_frames} frames long{
-        beyond if num_frames > num_trained else ""
-    }. Short names, here and on figures: B is bidirectional, TF teacher forcing, DF diffusion forcing, SF self forcing, CD consistency
-distillation.</p>
+    lengths = f"{num_frames} frames long{beyond if num_frames > num_trained else ''}"
+    head = f"""<p>The first clips that each made, not chosen, {lengths}. Short names, here and on figures: B is
+bidirectional, TF teacher forcing, DF diffusion forcing, SF self forcing, CD consistency distillation.</p>
 <div id="films" data-rate="{rate:g}" data-trained="{num_trained}" style="--at:0">
 <div id="player"><button id="play" type="button" aria-pressed="false">play</button>
 <button id="back" type="button" aria-label="one frame back">&#9664;</button>
