@@ -83,7 +83,8 @@ def tracked(tmp_path_factory, migrated) -> Path:
 
 @pytest.fixture
 def _default_store(tracked, monkeypatch):
-    """MLflow's own calls find the models of this store."""
+    """MLflow's own calls find the models of this store; the code of a model that they load is gone afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])  # processes that a later test starts inherit it
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracked / 'mlflow.db'}")
 
 

@@ -141,7 +141,7 @@ def made(tmp_path_factory):
         found, shares = {}, {}
         for name, task in RUN.tasks(seed=0).items():
             shares[name] = []
-            units = in_turn(task, shares[name].append)
+            units = in_turn(task, lambda share, *_, of=shares[name]: of.append(share))
             make_after_origins(task, units)
             found[name] = units.made
     return found, shares
