@@ -58,11 +58,8 @@ def make_units(workspace: Path) -> Path:
         judged = units / "evaluate" / row["evaluate_fingerprint"]
         (judged / "show").mkdir(parents=True)
         (judged / "show" / ANIMATION).write_bytes(row["evaluate_fingerprint"].encode())
-        about = {
-            "work": {"sampler": as_plain(SAMPLER), "num_frames": 6},
-            "revision": {"commit": f"c0de{seed}", "dirty": False},
-        }
-        (judged / "unit.json").write_text(json.dumps(about))
+        work, revision = {"sampler": as_plain(SAMPLER), "num_frames": 6}, {"commit": f"c0de{seed}", "dirty": False}
+        (judged / "unit.json").write_text(json.dumps({"work": work, "revision": revision}))
         (judged / "metrics.json").write_text("{}")
     return units
 
@@ -125,9 +122,8 @@ def test_the_loaded_model_samples_what_the_library_samples_of_the_same_checkpoin
     model = mlflow.pyfunc.load_model(f"models:/{REGISTERED}@{ALIAS}")
     tags = models_of(tracked)[BEST].tags
     codec = tracked / "artifacts" / "codec"
-    student = load_student(
-        tracked / "work" / "cell" / tags["train_fingerprint"] / "out", latents=digest_of(codec / "codec.json")
-    )
+    trained = tracked / "work" / "cell" / tags["train_fingerprint"] / "out"
+    student = load_student(trained, latents=digest_of(codec / "codec.json"))
     of_library = [
         torch.cat(list(sample_stream(student, load_codec(codec), n, 6, sampler=SAMPLER, seed=seed)), 1)
         for n, seed in ((2, 5), (1, 7))

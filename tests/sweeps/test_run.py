@@ -224,17 +224,13 @@ def test_a_trial_is_the_unit_of_the_stage_that_trains_the_same():
     params = raw()
     params |= {"num_threads": 1, "init": {"name": "teacher"}}
     del params["checkpoints"]["init"]  # which then trains nothing
-    params["grid"]["methods"]["diffusion_forcing"] = params["distill"]["method"] | {}
-    params["grid"]["methods"]["diffusion_forcing"].pop("name")
+    method = {name: value for name, value in params["distill"]["method"].items() if name != "name"}
+    params["grid"]["methods"]["diffusion_forcing"] = method
     params["grid"]["losses"]["gan"] = params["distill"]["losses"]["gan"]
-    training = params["distill"]["training"]["gan"]
-    params["grid"] |= {"training": training}
-    params["sweep"] |= {
-        "cells": ["diffusion_forcing-gan"],
-        "budget": {"name": "updates", "num_updates": training["num_steps"]},
-        "checkpoint_every": training["checkpoint_every"],
-        "tuning": None,
-    }
+    training = params["grid"]["training"] = params["distill"]["training"]["gan"]
+    budget = {"name": "updates", "num_updates": training["num_steps"]}
+    params["sweep"] |= {"cells": ["diffusion_forcing-gan"], "budget": budget, "tuning": None}
+    params["sweep"]["checkpoint_every"] = training["checkpoint_every"]
     parsed = parse_params(params)
     trial = Trial(Cell("diffusion_forcing", "gan"), "default", parsed.seed)
     units = parsed.trial_units(trial, training["num_steps"])
@@ -247,8 +243,7 @@ def test_what_is_found_is_what_a_unit_would_return(calls, artifacts):
     params = parse_params(raw())
     task = run.task_of(run.Sweep(params), Trial(Cell("self_forcing", "start"), "start", 1))
     directory = run_unit("evaluate", task.evaluate, inputs_of_evaluation(task.inputs, task.inputs["init"]))
-    assert finished.first_unit(task) == directory
-    assert finished.finished(task) is not None
+    assert (finished.first_unit(task), finished.finished(task) is not None) == (directory, True)
 
 
 @pytest.mark.parametrize("missing", ["prepare", "codec", "teacher/bidirectional"])
@@ -293,13 +288,12 @@ def test_storage_that_cannot_be_written_is_one_line(calls, tmp_path):
 @pytest.mark.slow
 def test_drift_tells_every_window_and_frame_of_what_the_test_clips_judge(calls):
     sweep()
-    rows, trials = table("drift"), [row for row in table("trials") if row["phase"] != "tuning"]
-    keys = ("method", "loss", "phase", "seed")
-    assert {tuple(row[name] for name in keys) for row in rows} == {tuple(row[n] for n in keys) for row in trials}
-    firsts = {tuple(row[n] for n in keys): row for row in rows if (row["measure"], row["at"]) == ("window", "1")}
-    assert len(firsts) == len(trials)
-    for trial in trials:
-        frames = [row["at"] for row in rows if all(row[n] == trial[n] for n in keys) and row["measure"] == "frame"]
-        assert frames == [str(frame + 1) for frame in range(len(frames))]
-        assert float(trial["latency_ms"]) > 0
-        assert float(trial["frames_per_s"]) > 0
+    keys, frames = ("method", "loss", "phase", "seed"), {}
+    trials = {tuple(row[k] for k in keys): row for row in table("trials") if row["phase"] != "tuning"}
+    for row in table("drift"):
+        frames.setdefault(tuple(row[k] for k in keys), {}).setdefault(row["measure"], []).append(int(row["at"]))
+    assert set(frames) == set(trials)
+    for key, trial in trials.items():
+        assert frames[key]["window"][0] == 1
+        assert frames[key]["frame"] == list(range(1, len(frames[key]["frame"]) + 1))
+        assert min(float(trial[name]) for name in ("latency_ms", "frames_per_s")) > 0
