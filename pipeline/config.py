@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.combinations import check_combinations
 from pipeline.data import SOURCES
+from pipeline.data.processes import KNOWN_DENSITY, Process
 from pipeline.data.store import Prepare, Source
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.noise_levels import NOISE_LEVELS, NoiseLevels
@@ -38,6 +39,7 @@ from pipeline.training.init import INITS, Init
 
 REGISTRIES = {
     Source: SOURCES,
+    Process: KNOWN_DENSITY,
     Schedule: SCHEDULES,
     Step: STEPS,
     NoiseLevels: NOISE_LEVELS,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Params
-from pipeline.data.processes import PROCESSES
+from pipeline.data.processes import Process
 from pipeline.laboratory.conclude import Conclusion, conclude, optima_of, over_cells
 from pipeline.laboratory.estimators_bias import EstimatorBias
 from pipeline.laboratory.exposure import Exposure, predicted_variance
@@ -20,7 +20,7 @@ from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.neural_run import NeuralTask
 from pipeline.laboratory.predict import Predict
-from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryRun
+from pipeline.laboratory.run import Key, LaboratoryRun, Setting
 from pipeline.reporting.laboratory.page import write_laboratory
 from pipeline.reporting.read import PROFILE_OF_RESULTS
 from pipeline.unit import as_plain, replace_file, write_json
@@ -78,9 +78,10 @@ def words_of(key: Key) -> str:
 def tasks_of(run: LaboratoryRun, seed: int) -> dict[Key, Unit]:
     """The predictions first: they take longest."""
     tasks: dict[Key, Unit] = {}
-    for process in sorted(run.processes, key=lambda name: -PROCESSES[name].num_frames):
-        tasks[Key(PREDICTED, process, "", seed)] = Predict(PROCESSES[process], STUDENT_OF[process])
-    tasks |= neural.neural_tasks(run.neural, seed)
+    settings = {name: run.settings[name] for name in run.processes}
+    for name, setting in sorted(settings.items(), key=lambda entry: -entry[1].process.num_frames):
+        tasks[Key(PREDICTED, name, "", seed)] = Predict(setting.process, setting.student)
+    tasks |= neural.neural_tasks(run, seed)
     for number in range(seed, seed + run.num_seeds):
         exposures = run.exposure.units(run.training, number, run.num_clips)
         tasks |= {Key(EXPOSURE, name, "exact", number): unit for name, unit in exposures.items()}
@@ -119,7 +120,7 @@ def write(
     measured = {key: result for key, result in made.items() if key.cell not in NOT_MEASURED}
     exposed = {key: result for key, result in made.items() if key.cell == EXPOSURE}
     predicted = {
-        key.process: result.metrics["optima"] | flow_maps(key.process)
+        key.process: result.metrics["optima"] | flow_maps(run.settings[key.process])
         for key, result in made.items()
         if key.cell == PREDICTED
     }
@@ -139,14 +140,25 @@ def write(
         replace_file(target / name, as_csv(rows))
     reasons = {words_of(key): reason for key, reason in failed.items()}
     said = about({key: result.made for key, result in made.items()}, reasons)
-    about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), **said}
+    laws = {name: law_row(run.settings[name].process) for name in run.processes}
+    about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), "laws": laws, **said}
     write_json(target / "run.json", about_it)
     return conclusions
 
 
-def flow_maps(process: str) -> Row:
+def law_row(process: Process) -> Row:
+    """The Gaussians that it mixes: shares (K), means (K, F), covariances (K, F, F)."""
+    law = process.law
+    return {
+        "shares": law.shares.tolist(),
+        "means": law.means.tolist(),
+        "covariances": law.covariances.tolist(),
+    }
+
+
+def flow_maps(setting: Setting) -> Row:
     """What is predicted of losses that regress a flow map: at once, and so in no unit."""
-    found = flow_map_optima(PROCESSES[process])
+    found = flow_map_optima(setting.process)
     return {name: dataclasses.asdict(prediction) for name, prediction in found.items()}
 
 

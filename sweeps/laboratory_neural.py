@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.laboratory.estimators_bias import EstimatorBias
-from pipeline.laboratory.neural_run import NeuralRun, NeuralTask
-from pipeline.laboratory.run import Key
+from pipeline.laboratory.neural_run import NeuralTask
+from pipeline.laboratory.run import Key, LaboratoryRun
 from sweeps.parallel import OnShare
 from sweeps.runner import InTurn
 
@@ -17,15 +17,15 @@ Row = dict[str, Any]
 Metrics = Mapping[str, Any]
 
 
-def neural_tasks(run: NeuralRun, seed: int) -> dict[Key, NeuralTask | EstimatorBias]:
+def neural_tasks(run: LaboratoryRun, seed: int) -> dict[Key, NeuralTask | EstimatorBias]:
     """Seeds are counted from `seed`. First, of all seeds, the students from which others begin."""
     every = {
         Key(NEURAL, cell, "", number): task
-        for number in range(seed, seed + run.num_seeds)
-        for cell, task in run.tasks(number).items()
+        for number in range(seed, seed + run.neural.num_seeds)
+        for cell, task in run.neural_tasks(number).items()
     }
     in_order = sorted(every, key=lambda key: len(every[key].inputs))
-    return {**{key: every[key] for key in in_order}, Key(ESTIMATORS, "", "", seed): run.bias(seed)}
+    return {**{key: every[key] for key in in_order}, Key(ESTIMATORS, "", "", seed): run.neural.bias(seed)}
 
 
 def num_updates(task: NeuralTask | EstimatorBias) -> int:

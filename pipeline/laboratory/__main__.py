@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -11,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         predicted = _predict(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(json.dumps(predicted, indent=2, allow_nan=False) + "\n")
@@ -29,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m pipeline.laboratory", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, parser_class=_Parser)
     predict = tasks.add_parser("predict", help="the optimum of every objective, computed")
-    predict.add_argument("--process", required=True, help="a process of known density: A, B, C, D, E or L")
+    predict.add_argument("--process", required=True, help="by its name in laboratory.settings of params.yaml")
+    predict.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
     predict.add_argument("--student", help="gaussian, frame_by_frame or tied; default: that of the process")
     predict.add_argument("--frames", type=int, help="of a clip; default: that of the process")
     predict.add_argument("--pixels", type=int, default=1, help="independent ones, with which values grow")
@@ -43,18 +45,18 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     import torch
     from tqdm import tqdm
 
-    from pipeline.data.processes import PROCESSES
+    from pipeline.config import load_params
     from pipeline.laboratory.flow_map import flow_map_optima
     from pipeline.laboratory.optima import Laboratory, NoOptimumError, objectives_for
-    from pipeline.laboratory.run import STUDENT_OF
     from pipeline.rules import one_of
 
     torch.set_num_threads(1)  # tensors are small
-    one_of(PROCESSES, process=options.process)
-    process = PROCESSES[options.process]
+    settings = load_params(options.params).laboratory.settings
+    one_of(settings, process=options.process)
+    process = settings[options.process].process
     if options.frames is not None:
         process = dataclasses.replace(process, num_frames=options.frames)
-    student = options.student or STUDENT_OF[options.process]
+    student = options.student or settings[options.process].student
     laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
     flow_maps = flow_map_optima(process)
     names = options.objective or [*objectives_for(process.law), *flow_maps]

@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.derived import NONE, READINGS, claimed, derived, row_of_claims
 from pipeline.laboratory.objectives import RESTORED
-from pipeline.laboratory.run import STUDENT_OF, Key, LaboratoryCell, LaboratoryRun
+from pipeline.laboratory.run import Key, LaboratoryRun
 from pipeline.laboratory.verdicts import (
     Identified,
     Judgement,
     Optima,
     Parameters,
     Point,
-    Rules,
     Verdict,
     family,
     identify,
@@ -93,31 +91,31 @@ def conclude(
     for key, metrics in measured.items():
         seeds.setdefault((key.cell, key.process, key.critics), []).append(metrics)
     return [
-        _conclude(run.rules, run.cells[cell], cell, process, critics, found, optima[process])
+        _conclude(run, cell, process, critics, found, optima[process])
         for (cell, process, critics), found in seeds.items()
         if process in optima
     ]
 
 
 def _conclude(
-    rules: Rules,
-    entry: LaboratoryCell,
+    run: LaboratoryRun,
     cell: str,
     process: str,
     critics: str,
     found: Sequence[Mapping[str, Any]],
     optima: Optima,
 ) -> Conclusion:
+    entry, setting, rules = run.cells[cell], run.settings[process], run.rules
     parameters: list[Parameters] = [metrics["parameters"] for metrics in found]
     point, rule = Point.of(parameters), {"tolerance": rules.within(critics), "margin": rules.margin}
-    num_frames, student = PROCESSES[process].num_frames, STUDENT_OF[process]
+    num_frames = setting.process.num_frames
     is_said = num_frames > 1 or entry.method.attention == "full"  # of several frames, but for bidirectional cells
     claims = {}
     for reading in READINGS if is_said else ():
         claim = claimed(entry.method, entry.loss, reading)
         if claim is not None:
             claims[reading] = Opinion(claim, _judge(claim, point, optima, **rule))
-    derivation = derived(entry.method, entry.loss, num_frames, tied=student == "tied")
+    derivation = derived(entry.method, entry.loss, num_frames, tied=setting.student == "tied")
     return Conclusion(
         cell,
         process,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.data.processes import PROCESSES, LinearGaussian, Process
+from pipeline.data.processes import LinearGaussian, Mode, PersistentModes, Process
 from pipeline.data.processes_mixture import GaussianMixture
 from pipeline.interfaces import Progress
 from pipeline.laboratory.estimators import (
@@ -64,10 +64,11 @@ class Pair:
         }
 
 
+TWO_MODES = PersistentModes((0.75, 0.25), (Mode(0.0, 0.5, 0.9, 0.0, 0.3), Mode(2.0, 1.0, -0.3, 1.5, 0.6)))
 TIED = (1.2, 0.6, 0.8)  # of an autoregression whose first frame, slope and noise all differ from those of data
 PAIRS = {
     **{f"gaussian_{frames}": Pair(LinearGaussian((0.8,), frames), "tied", TIED) for frames in (2, 4, 8)},
-    "D": Pair(PROCESSES["D"], "frame_by_frame", (0.5, 1.1, 0.4, 0.0, 0.6)),
+    "two_modes": Pair(TWO_MODES, "frame_by_frame", (0.5, 1.1, 0.4, 0.0, 0.6)),
 }
 
 

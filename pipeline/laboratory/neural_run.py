@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.data.processes import PROCESSES, Process
+from pipeline.data.processes import Process
 from pipeline.laboratory.estimators_bias import EstimatorBias
 from pipeline.laboratory.neural import CRITIC_OF, NeuralStudent
 from pipeline.losses.loss import Loss
@@ -63,25 +63,24 @@ class NeuralRun:
     bias_repeats: int = 4
 
     def __post_init__(self) -> None:
-        one_of(PROCESSES, process=self.process)
         at_least(1, num_seeds=self.num_seeds)
-        if PROCESSES[self.process].num_frames == 1:
-            raise ValueError(f"process must be one of several frames, got {self.process}")
         for name, training in self.trainings.items():
             if training.adaptive is not None or training.label_dropout > 0:
                 raise ValueError(f"trainings.{name} must have neither adaptive nor label_dropout here")
         for name, cell in self.cells.items():
             one_of(self.trainings, **{f"cells.{name}.training": cell.training})
             self._check_origins(name, cell)
-            try:
-                self._student(cell, 0)
-            except ValueError as error:
-                raise ValueError(f"cells.{name}: {error}") from error
         self.bias(0)
 
-    def tasks(self, seed: int) -> dict[str, NeuralTask]:
-        """Of one seed, by cell: first those from which others begin."""
-        students = {name: self._student(cell, seed) for name, cell in self.cells.items()}
+    def tasks(self, process: Process, seed: int) -> dict[str, NeuralTask]:
+        """Of one seed, by cell: first those from which others begin. process: the one that `process` names.
+
+        Raises:
+            ValueError: a process of one frame, or a cell that cannot have it.
+        """
+        if process.num_frames == 1:
+            raise ValueError(f"process must be one of several frames, got {self.process}")
+        students = {name: self._student(process, name, seed) for name in self.cells}
         first = sorted(self.cells, key=lambda name: bool(self.cells[name].inputs))
         return {
             name: NeuralTask(
@@ -96,21 +95,22 @@ class NeuralRun:
         """The unit that says how far the estimators are off."""
         return EstimatorBias(seed, self.bias_samples, self.bias_repeats)
 
-    def _student(self, cell: NeuralCell, seed: int) -> NeuralStudent:
-        return NeuralStudent(
-            self._process(),
-            cell.method,
-            cell.loss,
-            BackboneSpec(1, 1, 1, self.width, self.depth, self.num_heads),
-            self.trainings[cell.training],
-            seed,
-            num_clips=self.num_clips,
-            num_paths=self.num_paths,
-            num_samples=self.num_samples,
-        )
-
-    def _process(self) -> Process:
-        return dataclasses.replace(PROCESSES[self.process], num_frames=self.num_frames)
+    def _student(self, process: Process, name: str, seed: int) -> NeuralStudent:
+        cell = self.cells[name]
+        try:
+            return NeuralStudent(
+                dataclasses.replace(process, num_frames=self.num_frames),
+                cell.method,
+                cell.loss,
+                BackboneSpec(1, 1, 1, self.width, self.depth, self.num_heads),
+                self.trainings[cell.training],
+                seed,
+                num_clips=self.num_clips,
+                num_paths=self.num_paths,
+                num_samples=self.num_samples,
+            )
+        except ValueError as error:
+            raise ValueError(f"cells.{name}: {error}") from error
 
     def _check_origins(self, name: str, cell: NeuralCell) -> None:
         """Raises ValueError unless what a cell begins from is there, begins from no other, and fits."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.data.processes import PROCESSES, LinearGaussian
+from pipeline.data.processes import LinearGaussian, Process
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.critics import CRITICS
@@ -13,7 +13,7 @@ from pipeline.laboratory.flow_map import FlowMapLoss
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.hidden_noise import HiddenNoise
 from pipeline.laboratory.measure import Measure
-from pipeline.laboratory.neural_run import NeuralRun
+from pipeline.laboratory.neural_run import NeuralRun, NeuralTask
 from pipeline.laboratory.verdicts import Rules
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.l2 import L2
@@ -22,14 +22,21 @@ from pipeline.methods.diffusion_forcing import DiffusionForcing
 from pipeline.methods.method import Method
 from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
+from pipeline.models.linear_gaussian import check_student
 from pipeline.rules import above, at_least, one_of, within
 from pipeline.training.loop import TrainingSpec
 
-STUDENT_OF = {  # of every process
-    **dict.fromkeys("AB", "gaussian"),
-    **dict.fromkeys("CD", "frame_by_frame"),
-    **dict.fromkeys("EL", "tied"),
-}
+
+@dataclass(frozen=True)
+class Setting:
+    """A process of known density, and the student that is held to it: too small to fit. about: for people."""
+
+    process: Process
+    student: str
+    about: str
+
+    def __post_init__(self) -> None:
+        check_student(self.student, self.process.num_frames)
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,6 @@ class LaboratoryCell:
     def __post_init__(self) -> None:
         if not self.processes:
             raise ValueError("processes must name at least one, got none")
-        for name in self.processes:
-            one_of(PROCESSES, processes=name)
         for name in self.learned:
             one_of(self.processes, learned=name)
         if isinstance(self.method, DiffusionForcing) and not isinstance(self.method.noise_levels, Independent):
@@ -113,16 +118,17 @@ class ExposureRun:
 class LaboratoryRun:
     """Cells, how long each trains, and the rules of the verdict, which stand before the run.
 
-    processes: to which the cells are held, of those that they name.
+    settings: processes and their students, by name. processes: of these, the ones to which the cells are held.
     training: with exact critics. learned_training: with learned ones, which lag behind a student that moves fast.
     batch_size of both is of clips of one pixel. num_clips: of data, from which batches are drawn.
     """
 
+    settings: dict[str, Setting]
+    processes: tuple[str, ...]
     cells: dict[str, LaboratoryCell]
     training: TrainingSpec
     learned_training: TrainingSpec
     neural: NeuralRun
-    processes: tuple[str, ...] = tuple(PROCESSES)
     rules: Rules = field(default_factory=Rules)
     exposure: ExposureRun = field(default_factory=ExposureRun)
     num_seeds: int = 3
@@ -135,7 +141,12 @@ class LaboratoryRun:
         if not self.processes:
             raise ValueError("processes must name at least one, got none")
         for name in self.processes:
-            one_of(PROCESSES, processes=name)
+            one_of(self.settings, processes=name)
+        for name, cell in self.cells.items():
+            for process in cell.processes:
+                one_of(self.settings, **{f"cells.{name}.processes": process})
+        one_of(self.settings, **{"neural.process": self.neural.process})
+        self.neural_tasks(0)
         at_least(1, num_seeds=self.num_seeds, num_clips=self.num_clips, critic_width=self.critic_width)
         for name, training in (("training", self.training), ("learned_training", self.learned_training)):
             if training.adaptive is not None:
@@ -145,6 +156,14 @@ class LaboratoryRun:
                 self.measure(key)
             except ValueError as error:
                 raise ValueError(f"cells.{key.cell} on {key.process}: {error}") from error
+
+    def neural_tasks(self, seed: int) -> dict[str, NeuralTask]:
+        """Of one seed, by cell. Raises ValueError for a process that neural students cannot have."""
+        process = self.settings[self.neural.process].process
+        try:
+            return self.neural.tasks(process, seed)
+        except ValueError as error:
+            raise ValueError(f"neural.{error}") from error
 
     def keys(self, seed: int) -> Iterator[Key]:
         """Every measurement; seeds are counted from `seed`."""
@@ -161,18 +180,18 @@ class LaboratoryRun:
 
     def measure(self, key: Key) -> Measure | MeasureFlowMap:
         """The work of one measurement."""
-        cell = self.cells[key.cell]
+        cell, setting = self.cells[key.cell], self.settings[key.process]
         if isinstance(cell.loss, FlowMapLoss):
             if key.critics == "learned":
                 raise ValueError(
                     f"critics must be exact for a loss that trains none, got {type(cell.loss).__name__}"
                 )
-            process, training = PROCESSES[key.process], self.training
+            process, training = setting.process, self.training
             return MeasureFlowMap(process, cell.method, cell.loss, training, key.seed, num_clips=self.num_clips)
         training = {"exact": self.training, "learned": self.learned_training}[key.critics]
         return Measure(
-            PROCESSES[key.process],
-            STUDENT_OF[key.process],
+            setting.process,
+            setting.student,
             cell.method,
             cell.loss,
             key.critics,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.rules import above, at_least
+from pipeline.rules import above, at_least, within
 
 Parameters = Mapping[str, float]
 Optima = Mapping[str, Sequence[Parameters]]  # of every objective, its best and other local ones
@@ -19,16 +19,21 @@ class Rules:
     """When a measured point counts as an optimum. Distances are the largest over parameters.
 
     tolerance: with exact critics; learned_tolerance: with learned ones. margin: how many times farther than the
-    optimum that it counts as every other one must be.
+    optimum that it counts as every other one must be. keeps_above, loses_below: times the share of data from which
+    on a student keeps, and up to which it loses, the mode that is rarest in data.
     """
 
     tolerance: float = 0.02
     learned_tolerance: float = 0.05
     margin: float = 2.0
+    keeps_above: float = 0.95
+    loses_below: float = 0.75
 
     def __post_init__(self) -> None:
         above(0, tolerance=self.tolerance, learned_tolerance=self.learned_tolerance)
         at_least(1, margin=self.margin)
+        within(0, 1, open_low=True, keeps_above=self.keeps_above)
+        within(0, self.keeps_above, open_low=True, open_high=True, loses_below=self.loses_below)
 
     def within(self, critics: str) -> float:
         """The tolerance for these critics."""

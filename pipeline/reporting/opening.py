@@ -91,7 +91,7 @@ def _of_the_best(found: Found, laboratory: Laboratory) -> str:
     one = measured_of(found, laboratory, cell)
     if not one.minimises:
         return f"What {name_of(cell)} minimises, the laboratory has not measured."
-    meaning = answers.meaning(one.rows)
+    meaning = answers.meaning(laboratory, one.rows)
     return (
         f"On processes of known density, with students too small to fit, {name_of(cell)} minimises the "
         f"{' or the '.join(one.minimises)}: it "

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.data.processes import PROCESSES, LinearGaussian, LineMixture, MixtureAutoregression, PersistentModes
+from pipeline.data.processes import LinearGaussian, LineMixture, MixtureAutoregression, PersistentModes
+from tests.processes import PROCESSES
 
 
 def test_the_skewed_mixture_has_its_known_moments():

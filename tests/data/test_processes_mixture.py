@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.data.processes import PROCESSES
 from pipeline.data.processes_mixture import GaussianMixture, IndependentPixels
 from pipeline.diffusion.schedule import FlowMatching, add_noise
+from tests.processes import PROCESSES
 
 GRID = torch.linspace(-8, 10, 1201, dtype=torch.float64)
 STEP = (GRID[1] - GRID[0]).item()

@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config import parse_params
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.derived import READINGS, claimed, derived, row_of_claims
 from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.laboratory.optima import objectives_for
-from pipeline.laboratory.run import STUDENT_OF
 from pipeline.losses.add import Add
 from pipeline.losses.pagoda import Pagoda
 from tests.parameters import raw
+from tests.processes import PROCESSES, STUDENT_OF
 
 CELLS = parse_params(raw()).laboratory.cells
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.exposure import by_frame, predicted_variance, roll_out
 from pipeline.laboratory.run import ExposureRun
 from tests.laboratory.test_measure import RUN, run_to_the_end
+from tests.processes import PROCESSES
 
 RUN_OF = ExposureRun()
 TRUE = {"s1": 1.0, "c": 0.9, "s": math.sqrt(1 - 0.9**2)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import parse_params
-from pipeline.data.processes import PROCESSES, LineMixture
+from pipeline.data.processes import LineMixture
 from pipeline.data.processes_mixture import gaussian
 from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.schedule import EdmSampling
@@ -21,6 +21,7 @@ from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.mean_flow import MeanFlow
 from tests.parameters import raw
+from tests.processes import PROCESSES
 
 RUN = parse_params(raw()).laboratory
 NORMAL = LineMixture((1.0,), (0.0,), (1.0,))

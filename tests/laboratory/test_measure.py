@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import parse_params
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.derived import derived
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.optima import Laboratory
-from pipeline.laboratory.run import STUDENT_OF, Key
+from pipeline.laboratory.run import Key
 from tests.parameters import raw
+from tests.processes import PROCESSES, STUDENT_OF
 
 RUN = parse_params(raw()).laboratory
 FAST = {

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.data.processes import PROCESSES
 from pipeline.diffusion.schedule import Cosine
 from pipeline.laboratory.denoisers import ClosedForm, ExactDenoiser, LawDenoiser
 from pipeline.laboratory.laws import chain_law
@@ -15,6 +14,7 @@ from pipeline.laboratory.neural_densities import flow_log_density, flow_sampler,
 from pipeline.laboratory.steps import conditional_log_densities
 from pipeline.laboratory.students import GeneratingStudent
 from pipeline.models.linear_gaussian import LinearGaussianSpec, LinearGaussianStudent
+from tests.processes import PROCESSES
 
 LAW = replace(PROCESSES["D"], num_frames=4).law
 CHAIN = {"m1": 0.5, "s1": 1.1, "c": 0.4, "m2": 0.1, "s2": 0.6}

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from pipeline.data.processes import PROCESSES, LinearGaussian
+from pipeline.data.processes import LinearGaussian
 from pipeline.laboratory.laws import chain_law
 from pipeline.laboratory.steps import conditional_log_densities, kl_by_frame
 from pipeline.models.linear_gaussian import STUDENTS
+from tests.processes import PROCESSES
 
 SLOPE, FRAMES = 0.8, 6
 DATA = LinearGaussian((SLOPE,), FRAMES).law

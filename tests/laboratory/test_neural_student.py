@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.measure import ONE_STEP
 from pipeline.laboratory.neural import ExactTeacher, NeuralStudent, compared
 from pipeline.losses.dmd import Dmd
@@ -21,6 +20,7 @@ from pipeline.models.backbone import BackboneSpec
 from pipeline.models.denoiser import Denoiser, load_denoiser
 from pipeline.training.loop import TrainingSpec
 from pipeline.training.optimizer import OptimizerSpec
+from tests.processes import PROCESSES
 
 MUON = OptimizerSpec("muon", 3e-3, 2e-2, max_grad_norm=10.0)
 FAST = TrainingSpec(

@@ -8,13 +8,14 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from pipeline.data.processes import PROCESSES, LinearGaussian
+from pipeline.data.processes import LinearGaussian
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.divergences import REVERSE_KL, Restored, value_of
 from pipeline.laboratory.optima import Laboratory, objectives_for
 from pipeline.laboratory.quadrature import FINE, clean, normal_nodes
 from pipeline.laboratory.wasserstein import squared_wasserstein
 from pipeline.models.linear_gaussian import STUDENTS, Chain
+from tests.processes import PROCESSES
 
 # source: closed form (moments), else quadrature of another implementation in float64
 SKEWED_OPTIMA = {

@@ -2,10 +2,10 @@
 
 import torch
 
-from pipeline.data.processes import PROCESSES
 from pipeline.data.processes_mixture import gaussian
 from pipeline.laboratory.denoisers import ExactDenoiser
 from pipeline.laboratory.small_critics import NextDiscriminator, NextScore, SmallScore
+from tests.processes import PROCESSES
 
 LAW = PROCESSES["D"].law
 

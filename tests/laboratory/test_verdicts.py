@@ -1,6 +1,7 @@
 """The rules of the verdict, on numbers that are made up."""
 
 import math
+import re
 
 import pytest
 
@@ -161,10 +162,12 @@ def test_objectives_belong_to_families(name, expected):
     [
         ({"tolerance": 0.0}, "tolerance must be above 0, got 0.0"),
         ({"margin": 0.5}, "margin must be at least 1, got 0.5"),
+        ({"keeps_above": 0.0}, "keeps_above must be in (0, 1], got 0.0"),
+        ({"loses_below": 0.95}, "loses_below must be in (0, 0.95), got 0.95"),
     ],
 )
 def test_impossible_rules_are_refused(changes, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=re.escape(says)):
         Rules(**changes)
 
 

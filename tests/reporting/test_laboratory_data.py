@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.verdicts import STUDENT_T
 from pipeline.reporting.laboratory.page import write_laboratory
 from tests.laboratory_files import write_laboratory_files
+from tests.processes import PROCESSES
 from tests.reporting.test_laboratory_figures import NEURAL, write_neural
 
 PARAMETERS = ("m", "s", "m1", "s1", "c", "m2", "s2")

@@ -7,11 +7,10 @@ from html import unescape
 import numpy as np
 import pytest
 
-from pipeline.data.processes import PROCESSES
 from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.laboratory.figures import rarest
-from pipeline.reporting.laboratory.laws import ellipse, mode_shares, of_process, of_student
+from pipeline.reporting.laboratory.laws import ellipse, of_student
 from pipeline.reporting.laboratory.maps import (
     Site,
     ended_above,
@@ -27,6 +26,7 @@ from pipeline.reporting.laboratory.rollouts import rolled
 from pipeline.reporting.laboratory.shown import WAY_POINTS, smoothed, thinned
 from pipeline.reporting.style import HUES
 from tests.laboratory_files import OPTIMA, write_laboratory_files
+from tests.processes import PROCESSES
 
 NEURAL = {
     "neural.csv": "cell,process,seed,divergence,value,low,high,estimator",
@@ -81,18 +81,13 @@ def text_of(parts):
     return unescape(re.sub(r"<[^>]+>", " ", "\n".join(line for content in parts.values() for line in content)))
 
 
-def test_density_of_a_process_is_that_of_its_law():
+def test_density_of_a_process_is_that_of_its_law(found):
     x = np.linspace(-3, 6, 5)
     expected = 0.75 * np.exp(-((x / 0.5) ** 2) / 2) / 0.5 + 0.25 * np.exp(-((x - 2) ** 2) / 2)
-    assert of_process("A", 1).density(x[:, None]) == pytest.approx(expected / np.sqrt(2 * np.pi), rel=1e-12)
+    assert found.laws["A"].first(1).density(x[:, None]) == pytest.approx(expected / np.sqrt(2 * np.pi), rel=1e-12)
     grid = np.stack(np.meshgrid(np.linspace(-8, 10, 400), np.linspace(-8, 10, 400)), -1)
-    assert of_process("D", 2).density(grid).sum() * (18 / 399) ** 2 == pytest.approx(1, abs=1e-6)
-    assert of_process("L", 2).covariances[0] == pytest.approx(np.array([[1, 5 / 6], [5 / 6, 1]]), rel=1e-12)
-
-
-def test_an_unknown_process_is_refused_by_name():
-    with pytest.raises(ValueError, match="no process is called Z; known: A, B"):
-        of_process("Z", 1)
+    assert found.laws["D"].first(2).density(grid).sum() * (18 / 399) ** 2 == pytest.approx(1, abs=1e-6)
+    assert found.laws["L"].first(2).covariances[0] == pytest.approx(np.array([[1, 5 / 6], [5 / 6, 1]]), rel=1e-12)
 
 
 def test_law_of_a_student_has_the_moments_of_its_roll_out():
@@ -114,14 +109,11 @@ def test_every_point_of_an_ellipse_is_as_far_from_the_mean():
     assert squared == pytest.approx(np.full(squared.shape, 1.5**2))
 
 
-def test_the_rarest_mode_is_the_one_that_data_have_least_of():
-    assert mode_shares("B") == pytest.approx((0.65, 0.35))
-    assert rarest("A") == (1, pytest.approx(0.25))
-    number, share = rarest("C")
-    assert (number, share) == (3, pytest.approx(0.25 * 0.3))
+def test_the_rarest_mode_is_the_one_that_data_have_least_of(found):
+    assert rarest(found, "A") == (1, pytest.approx(0.25))
+    assert rarest(found, "D") == (1, pytest.approx(0.25))
     with pytest.raises(ValueError, match="process L must have several modes"):
-        rarest("L")
-    assert len(mode_shares("C")) == PROCESSES["C"].law.num_components
+        rarest(found, "L")
 
 
 def test_labels_keep_their_order_and_never_overlap():

@@ -266,10 +266,11 @@ def test_learned_critics_are_counted_and_those_that_are_off_are_named(run, tmp_p
 def test_what_a_cell_is_good_for_follows_from_the_modes_that_it_keeps(run):
     found = read_laboratory(run)
     by_cell = {row.cell: row for row in found.judged if row.critics == "exact" and row.process in "AD"}
-    assert meaning([by_cell["bidirectional-l2_elbo"]]).startswith("Keeps rare modes (1.4 times")
-    assert meaning([by_cell["self_forcing-dmd"]]).startswith("In between")
+    assert meaning(found, [by_cell["bidirectional-l2_elbo"]]).startswith("Keeps rare modes (1.4 times")
+    assert meaning(found, [by_cell["self_forcing-dmd"]]).startswith("In between")
     assert (
-        meaning([row for row in found.judged if row.process == "L"]) == "Measured on processes of one mode alone."
+        meaning(found, [row for row in found.judged if row.process == "L"])
+        == "Measured on processes of one mode alone."
     )
     assert (span([0.951, 0.949]), span([1.0, 2.0])) == ("0.95", "1 to 2")
 

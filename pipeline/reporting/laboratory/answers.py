@@ -19,7 +19,6 @@ READINGS = {  # of the post's claims
     "text": "read as its text has it, averaged over noise",
 }
 ROLLED_LOSS = {"teacher_forcing": "l2", "diffusion_forcing": "l2", "self_forcing": "dmd"}  # of those rolled out
-COVERS, LOSES = 0.95, 0.75  # times the share of data from which a rare mode counts as kept, or as lost
 WEIGHTS = {"(elbo)": "(ELBO weights)", "(eps)": "(ε weights)", "(flow)": "(flow weights)"}  # of L2
 NEXT = re.compile(r"; (?=[\w.-]+ on \w+: )")
 NAME = re.compile(r"[a-z][\w.-]*\w")
@@ -89,14 +88,14 @@ def plain(found: Laboratory, reason: str) -> str:
     return NAME.sub(named, reason)
 
 
-def ratios(rows: Sequence[Judged]) -> list[float]:
+def ratios(found: Laboratory, rows: Sequence[Judged]) -> list[float]:
     """How many times the share of data each cell keeps of the mode that is rarest in data."""
-    found = []
+    kept = []
     for row in rows:
         if len(row.kept) > 1:
-            number, of_data = rarest(row.process)
-            found.append(row.kept[number] / of_data)
-    return found
+            number, of_data = rarest(found, row.process)
+            kept.append(row.kept[number] / of_data)
+    return kept
 
 
 def span(values: Sequence[float], how: str = ".2g") -> str:
@@ -105,15 +104,15 @@ def span(values: Sequence[float], how: str = ".2g") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def meaning(rows: Sequence[Judged]) -> str:
+def meaning(found: Laboratory, rows: Sequence[Judged]) -> str:
     """What it means for choosing a cell: which modes it keeps."""
-    kept = ratios(rows)
+    kept = ratios(found, rows)
     if not kept:
         return "Measured on processes of one mode alone."
     times = f"{span(kept)} times the share that data have of their rarest mode"
-    if min(kept) >= COVERS:
+    if min(kept) >= found.rules.keeps_above:
         return f"Keeps rare modes ({times}): choose it where no kind of clip may be missing."
-    if max(kept) <= LOSES:
+    if max(kept) <= found.rules.loses_below:
         return f"Loses rare modes ({times}): choose it where every clip counts for more than variety."
     return f"In between ({times}): the setting of the loss and the data decide."
 
@@ -198,7 +197,7 @@ def _of_modes(found: Laboratory) -> str:
     by_loss: dict[str, list[float]] = {}
     for row in found.judged:
         if row.critics == EXACT and row.process in with_modes(found):
-            by_loss.setdefault(found.place(row.cell).loss, []).extend(ratios([row]))
+            by_loss.setdefault(found.place(row.cell).loss, []).extend(ratios(found, [row]))
     if not by_loss:
         return ""
     parts = [f"{words.loss(loss)} {span(by_loss[loss])}" for loss in LOSSES if loss in by_loss]

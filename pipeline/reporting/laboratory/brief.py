@@ -148,7 +148,7 @@ def claims_table(found: Laboratory, *, brief: bool = False) -> str:
         cells = (
             "".join(_said(claim, several=len(row.claims) > 1) for claim in row.claims) or "the post says nothing",
             listed([escape(one) for one in answers.minimised(found, row.measured)]),
-            escape(f"{answers.meaning(row.measured)} {answers.roll_out(found, row)}".strip()),
+            escape(f"{answers.meaning(found, row.measured)} {answers.roll_out(found, row)}".strip()),
             "".join(why) or NOTHING,
         )
         rows.append(("", labelled(answers.subject(row.subject), heads[:shown], cells[: shown - 1])))

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.laboratory.verdicts import Parameters
 from pipeline.reporting.laboratory import shown, words
-from pipeline.reporting.laboratory.laws import ellipse, mode_shares, of_process, of_student
+from pipeline.reporting.laboratory.laws import Mixture, ellipse, of_student
 from pipeline.reporting.laboratory.maps import FONT, WIDTH, hue, mark
 from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory
 from pipeline.reporting.style import INK, new_figure, save, without_grid
@@ -21,10 +21,6 @@ BEST_FITS = {  # objective: colour of the loss that is said to minimise it, and 
     "jensen_shannon": ("#d55e00", (0, (5, 1.5))),
     "reverse_kl": ("#0072b2", (0, (7, 1.4, 1, 1.4))),
     "softened_reverse_kl": ("#cc79a7", (0, (1.5, 1.2))),
-}
-TITLES = {  # of processes, where a picture shows them
-    "A": "Process A: lopsided, two modes that touch",
-    "B": "Process B: two modes apart",
 }
 LINES = ("-", (0, (4, 1.2)), (0, (7, 1.4, 1, 1.4)))  # of cells
 SUPPOSED = ((0, (1, 1.2)), (0, (1, 3)))  # lines of optima that a claim supposes
@@ -48,9 +44,10 @@ def draw_best_fits(found: Laboratory, processes: Sequence[str], path: Path) -> P
             f"{words.objective(name)}  ({at['m']:.2f}, {at['s']:.2f})": (at, *BEST_FITS[name])
             for name, at in ((name, fits[name]) for name in BEST_FITS if name in fits)
         }
-        _densities(axis, process, curves)
-        axis.set_title(TITLES.get(process, f"Process {process}"))
-        data += shown.of_data(process, of_process(process, 1))
+        law = found.laws[process].first(1)
+        _densities(axis, law, curves)
+        axis.set_title(f"Process {process}: {found.about(process).partition(';')[0]}")
+        data += shown.of_data(process, law)
         data += [shown.of_optimum(process, name, fits[name]) for name in BEST_FITS if name in fits]
     return save(figure, path, found, data)
 
@@ -64,7 +61,7 @@ def draw_fits(found: Laboratory, rows: Sequence[Judged], supposed: Sequence[str]
     for number, row in enumerate(rows):
         fits[words.cell(row.cell, short=True)] = (row.at, hue(found, row.cell), LINES[number % len(LINES)])
     figure = new_figure(WIDTH, 2.5 + (0.3 if found.warning else 0))
-    _densities(figure.add_subplot(), process, fits)
+    _densities(figure.add_subplot(), found.laws[process].first(1), fits)
     return save(figure, path, found, _data_of_laws(found, rows, supposed, 1))
 
 
@@ -77,14 +74,13 @@ def _data_of_laws(
 ) -> list[shown.Row]:
     process = rows[0].process
     return [
-        *shown.of_data(process, of_process(process, num_frames)),
+        *shown.of_data(process, found.laws[process].first(num_frames)),
         *(shown.of_optimum(process, name, found.best(process)[name]) for name in supposed),
         *(shown.of_cell(row) for row in rows),
     ]
 
 
-def _densities(axis: "Axes", process: str, fits: Mapping[str, tuple[Parameters, str, Any]]) -> None:
-    law = of_process(process, 1)
+def _densities(axis: "Axes", law: Mixture, fits: Mapping[str, tuple[Parameters, str, Any]]) -> None:
     spread = np.sqrt(law.covariances[:, 0, 0])
     x = np.linspace((law.means[:, 0] - 3 * spread).min(), (law.means[:, 0] + 3 * spread).max(), 400)
     axis.fill_between(x, law.density(x[:, None]), color=DATA, linewidth=0, label="data")
@@ -100,7 +96,7 @@ def draw_clips(found: Laboratory, rows: Sequence[Judged], supposed: Sequence[str
     process = rows[0].process
     figure = new_figure(WIDTH, 3.4 + (0.3 if found.warning else 0))
     axis = figure.add_subplot()
-    law = of_process(process, 2)
+    law = found.laws[process].first(2)
     spread = np.sqrt(np.diagonal(law.covariances, axis1=1, axis2=2))
     low, high = (law.means - 2.4 * spread).min(0), (law.means + 2.4 * spread).max(0)
     high[1] += 0.35 * (high[1] - low[1])  # room for the legend
@@ -124,9 +120,9 @@ def draw_clips(found: Laboratory, rows: Sequence[Judged], supposed: Sequence[str
     return save(figure, path, found, _data_of_laws(found, rows, supposed, 2))
 
 
-def rarest(process: str) -> tuple[int, float]:
+def rarest(found: Laboratory, process: str) -> tuple[int, float]:
     """The mode of a process that data have least of, and how much; ValueError where there is one mode."""
-    shares = mode_shares(process)
+    shares = found.laws[process].shares.tolist()
     if len(shares) < 2:
         raise ValueError(f"process {process} must have several modes, and has one")
     number = min(range(len(shares)), key=shares.__getitem__)
@@ -135,7 +131,7 @@ def rarest(process: str) -> tuple[int, float]:
 
 def with_modes(found: Laboratory) -> list[str]:
     """The processes of several modes."""
-    return [process for process in found.processes if len(mode_shares(process)) > 1]
+    return [process for process in found.processes if len(found.laws[process].shares) > 1]
 
 
 def draw_modes(found: Laboratory, path: Path) -> Path:
@@ -146,7 +142,8 @@ def draw_modes(found: Laboratory, path: Path) -> Path:
     processes = with_modes(found)
     groups = {
         process: sorted(
-            (row for row in found.judged if row.process == process), key=lambda row: -row.kept[rarest(process)[0]]
+            (row for row in found.judged if row.process == process),
+            key=lambda row: -row.kept[rarest(found, process)[0]],
         )
         for process in processes
     }
@@ -161,7 +158,7 @@ def draw_modes(found: Laboratory, path: Path) -> Path:
     )[:, 0]
     data = []
     for axis, (process, rows) in zip(axes, groups.items(), strict=True):
-        number, of_data = rarest(process)
+        number, of_data = rarest(found, process)
         for place, row in enumerate(rows):
             colour, value = hue(found, row.cell), row.kept[number]
             half_width = _half_width_of_share(found, row, number)

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pipeline.data.processes_mixture import GaussianMixture
 
 
 @dataclass(frozen=True)
@@ -27,25 +24,14 @@ class Mixture:
             total += share * np.exp(-squared / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
         return total
 
-
-def of_process(name: str, num_frames: int) -> Mixture:
-    """The law of the first frames of a process, by its name. Raises ValueError for one that is not known."""
-    from pipeline.data.processes import PROCESSES
-
-    if name not in PROCESSES:
-        raise ValueError(f"no process is called {name}; known: {', '.join(PROCESSES)}")
-    return _first(PROCESSES[name].law, num_frames)
+    def first(self, num_frames: int) -> "Mixture":
+        """The law of the first frames."""
+        return Mixture(self.shares, self.means[:, :num_frames], self.covariances[:, :num_frames, :num_frames])
 
 
-def _first(law: "GaussianMixture", num_frames: int) -> Mixture:
-    factors = law.factors.numpy()
-    covariances = np.einsum("kij,klj->kil", factors, factors)[:, :num_frames, :num_frames]
-    return Mixture(law.shares.numpy(), law.means.numpy()[:, :num_frames], covariances)
-
-
-def mode_shares(name: str) -> tuple[float, ...]:
-    """How much of data each mode of a process has."""
-    return tuple(of_process(name, 1).shares.tolist())
+def of_record(recorded: Mapping[str, Any]) -> Mixture:
+    """Of a process, as run.json has it."""
+    return Mixture(*(np.array(recorded[name]) for name in ("shares", "means", "covariances")))
 
 
 def of_student(at: Mapping[str, float]) -> Mixture:

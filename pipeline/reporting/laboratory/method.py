@@ -26,14 +26,6 @@ GLOSSARY = {
     "critics": "Networks beside the student that tell model from data, or learn its score. Exact: closed forms.",
     "detached": "Without the gradient through the student's own earlier frames, as self forcing is coded.",
 }
-PROCESSES = {
-    "A": "one frame, of two modes that touch; 25 % of data are in the wider one",
-    "B": "one frame, of two modes apart",
-    "C": "two frames, an autoregression whose noise has two modes",
-    "D": "two frames of a clip that keeps one of two modes",
-    "E": "four frames with an echo after two, which no student of one frame of context hears",
-    "L": "four frames of a linear-Gaussian process with a longer memory than the student's",
-}
 
 
 def glossary() -> str:
@@ -42,19 +34,19 @@ def glossary() -> str:
     return f"<details><summary>Words of this page</summary><dl>{entries}</dl></details>"
 
 
-def process(name: str) -> str:
-    """What a process is, where it is one of ours."""
-    return f"Process {name}: {PROCESSES[name]}." if name in PROCESSES else f"Process {name}."
+def process(found: Laboratory, name: str) -> str:
+    """What a process is."""
+    return f"Process {name}: {found.about(name)}."
 
 
 def measured(found: Laboratory) -> str:
     """Rules, seeds, training, and where predictions come from."""
     from pipeline.laboratory.measure import SETTLED
 
+    processes = "; ".join(f"{name}, {escape(found.about(name))}" for name in found.processes)
     rules, training, taught = found.rules, found.params["training"], found.params["learned_training"]
     return f"""<ul>
-<li>Processes of known density: mixtures of Gaussians on the line (A, B), autoregressions whose noise is a mixture
-(C), clips that keep one of two modes (D), linear-Gaussian processes of several frames (the others). Students: one
+<li>Processes of known density, all mixtures of Gaussians over the frames of a pixel: {processes}. Students: one
 Gaussian of mean m and standard deviation s for a single frame; for several, a first frame N(m1, s1&sup2;) and each
 next one N(c &times; the frame before + m2, s2&sup2;), or the same s for all.</li>
 <li>Predicted optima: each objective is an integral over the density, computed by quadrature in double precision and

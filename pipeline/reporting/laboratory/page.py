@@ -83,7 +83,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
     """Every section by its title, its figures drawn."""
     maps = draw_maps(found, figures)
     first, *rest = maps.values()
-    others = "".join(_picture(path, method.process(process)) for process, path in list(maps.items())[1:])
+    others = "".join(_picture(path, method.process(found, process)) for process, path in list(maps.items())[1:])
     results = [
         *failures(found),
         answer_list(found),
@@ -178,7 +178,7 @@ def cells_tables(found: Laboratory) -> list[str]:
     tables = [f"<p>{warned(found.warning, escape(method.CELLS))}</p>"]
     for process in found.processes:
         rows = [("", _cells_of(found, row, heads)) for row in found.judged if row.process == process]
-        tables.append(table(heads, rows, caption=escape(method.process(process)), kind="wordy"))
+        tables.append(table(heads, rows, caption=escape(method.process(found, process)), kind="wordy"))
     return tables
 
 

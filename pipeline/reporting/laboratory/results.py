@@ -1,5 +1,6 @@
 """The laboratory's files, read: what was predicted, measured and concluded on processes of known density."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pipeline.grid import Cell
 from pipeline.laboratory.verdicts import Optima, Parameters, Rules, to_objective
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
+from pipeline.reporting.laboratory.laws import Mixture, of_record
 from pipeline.reporting.laboratory.tables import (
     TABLES,
     Claim,
@@ -45,6 +47,7 @@ class Laboratory:
     judged: list[Judged]
     claims: list[Claim]
     rolled: list[RolledFrame]
+    laws: dict[str, Mixture]  # of the processes
     params: dict[str, Any]
     profile: str
     seed: int
@@ -73,7 +76,8 @@ class Laboratory:
 
     @cached_property
     def rules(self) -> Rules:
-        return Rules(**{name: self.params["rules"][name] for name in ("tolerance", "learned_tolerance", "margin")})
+        rules = self.params["rules"]
+        return Rules(**{field.name: rules[field.name] for field in dataclasses.fields(Rules)})
 
     @cached_property
     def sites(self) -> dict[str, Optima]:
@@ -103,6 +107,10 @@ class Laboratory:
         if row.derived and self.is_at(row, row.derived):
             return row.derived
         return row.nearest if self.is_at(row, row.nearest) else None
+
+    def about(self, process: str) -> str:
+        """What a process is, in the words of params.yaml."""
+        return self.params["settings"][process]["about"]
 
     def of(self, name: str, process: str, critics: str = EXACT) -> Judged | None:
         """One row of the verdicts."""
@@ -134,17 +142,19 @@ def read_laboratory(reports: Path) -> Laboratory:
         about = json.loads(path.read_text())
         names = ("params", "profile", "seed", "failed", "versions", "revisions")
         named = {name: about[name] for name in names}
+        laws = {name: of_record(law) for name, law in about["laws"].items()}
         for cell in named["params"]["cells"].values():
             for axis, known in AXES.items():
                 _registered(cell[axis]["type"], known)
     tables = {name: read_table(path.with_name(f"{file}.csv"), kind) for name, (file, kind) in TABLES.items()}
-    found = Laboratory(**tables, **named)
+    found = Laboratory(**tables, laws=laws, **named)
     with reading(path.with_name("predicted.csv")):
         silent = [row.process for row in found.judged if row.process not in found.sites]
         if silent:
             raise ValueError(f"it has no optimum of {', '.join(sorted(set(silent)))}")
     with reading(path.with_name("verdicts.csv")):
         unknown = sorted({row.cell for row in found.judged} - set(found.params["cells"]))
+        unknown += sorted({row.process for row in found.judged} - set(laws))
         if unknown:
             raise ValueError(f"run.json knows no {', '.join(unknown)}")
     return found
