@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.data.processes_mixture import GaussianMixture, gaussian
@@ -45,35 +46,31 @@ def pushed_forward(levels: Independent, chain: Chain, data: GaussianMixture) -> 
     """A component for every set of frames that are left clean and, where there are any, every one of data."""
     num_frames, every = data.num_frames, levels.clean_probability
     first = every if levels.first_clean_probability is None else levels.first_clean_probability
-    shares, means, factors = [], [], []
-    for pattern in itertools.product((False, True), repeat=num_frames):
-        share = (first if pattern[0] else 1 - first) * every ** sum(pattern[1:])
-        share *= (1 - every) ** (num_frames - 1 - sum(pattern[1:]))
-        if share == 0:
-            continue
-        for k in range(data.num_components if any(pattern) else 1):
-            mean, loading = _of_pattern(pattern, chain, data.means[k], data.factors[k])
-            shares.append(share * (data.shares[k].item() if any(pattern) else 1.0))
-            means.append(mean)
-            factors.append(torch.linalg.cholesky(loading @ loading.mT))
-    return GaussianMixture(torch.tensor(shares, dtype=torch.float64), torch.stack(means), torch.stack(factors))
+    patterns = torch.tensor(list(itertools.product((False, True), repeat=num_frames)))
+    probability = torch.tensor([first] + [every] * (num_frames - 1), dtype=torch.float64)
+    shares = torch.where(patterns, probability, 1 - probability).prod(1)[:, None] * data.shares
+    shares[0] = torch.zeros_like(data.shares)
+    shares[0, 0] = (1 - probability).prod()  # where no frame is clean, data have no part
+    pattern, component = shares.nonzero(as_tuple=True)
+    means, loadings = _of_patterns(patterns[pattern], chain, data.means[component], data.factors[component])
+    return GaussianMixture(shares[pattern, component], means, torch.linalg.cholesky(loadings @ loadings.mT))
 
 
-def _of_pattern(
-    is_clean: tuple[bool, ...], chain: Chain, data_mean: Tensor, data_factor: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean, and loadings (F, 2 F) on the noise of data and that of the student."""
-    num_frames = len(is_clean)
-    noise = torch.eye(num_frames, dtype=torch.float64)
+def _of_patterns(
+    is_clean: Bool[Tensor, "N F"],
+    chain: Chain,
+    data_means: Float[Tensor, "N F"],
+    data_factors: Float[Tensor, "N F F"],
+) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N F 2*F"]]:
+    """Means, and loadings on the noise of data and that of the student."""
+    nothing = torch.zeros_like(data_factors)
+    entering = torch.eye(is_clean.shape[1], dtype=torch.float64).expand_as(nothing)
+    of_data, of_student = torch.cat([data_factors, nothing], 2), torch.cat([nothing, entering], 2)
+    mean, row = chain.m1.expand(len(is_clean)), chain.s1.abs() * of_student[:, 0]
     means, rows = [], []
-    for f, clean in enumerate(is_clean):
-        if clean:
-            mean, row = data_mean[f], torch.cat([data_factor[f], 0 * noise[f]])
-        elif f == 0:
-            mean, row = chain.m1, torch.cat([0 * noise[f], chain.s1.abs() * noise[f]])
-        else:
-            mean = chain.next_mean(means[-1])
-            row = chain.c * rows[-1] + torch.cat([0 * noise[f], chain.s2.abs() * noise[f]])
-        means.append(mean)
-        rows.append(row)
-    return torch.stack(means), torch.stack(rows)
+    for f, clean in enumerate(is_clean.T):
+        if f > 0:
+            mean, row = chain.next_mean(means[-1]), chain.c * rows[-1] + chain.s2.abs() * of_student[:, f]
+        means.append(torch.where(clean, data_means[:, f], mean))
+        rows.append(torch.where(clean[:, None], of_data[:, f], row))
+    return torch.stack(means, 1), torch.stack(rows, 1)
