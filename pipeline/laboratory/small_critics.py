@@ -11,9 +11,11 @@ from pipeline.diffusion.log_snr import Coefficients
 from pipeline.diffusion.prediction import PREDICTIONS
 from pipeline.diffusion.schedule import Schedule
 from pipeline.interfaces import NoiseLevel, Video
-from pipeline.laboratory.denoisers import ClosedForm, Points
+from pipeline.laboratory.denoisers import ClosedForm
 from pipeline.models.denoiser import DenoiserSpec
 from pipeline.models.discriminator import Discriminator
+
+Points = Float[Tensor, "B C H W P"]
 
 
 class Scale(nn.Module):
