@@ -16,16 +16,16 @@ from pipeline.data.processes_mixture import GaussianMixture
 from pipeline.diffusion.log_snr import Coefficients
 from pipeline.interfaces import Video
 
-ByPixel = Float[Tensor, "B C H W"]
+Points = Float[Tensor, "*N C H W"]  # of clips, or of frames and clips
 LOG_2PI = math.log(2 * math.pi)
 
 
 class Observed(NamedTuple):
     """A frame as it is seen, z = alpha x + sigma eps."""
 
-    z: ByPixel
-    alpha: Float[Tensor, "B 1 1 1"] | float
-    sigma: Float[Tensor, "B 1 1 1"] | float
+    z: Points
+    alpha: Float[Tensor, "*N 1 1 1"]
+    sigma: Float[Tensor, "*N 1 1 1"]
 
 
 class Belief(NamedTuple):
@@ -42,8 +42,7 @@ class Belief(NamedTuple):
     @classmethod
     def of(cls, law: GaussianMixture) -> "Belief":
         """Before anything is observed, of a clean mixture."""
-        parts = law.shares.log(), law.means.T, law.covariances.movedim(0, -1)
-        return cls(*(part[..., None, None, None, None] for part in parts))
+        return cls(*map(_at_points, (law.shares.log(), law.means.T, law.covariances.movedim(0, -1))))
 
     def observe(self, seen: Observed) -> "Belief":
         """Given the next frame, too."""
@@ -64,19 +63,16 @@ class Belief(NamedTuple):
         f = len(self.means) - self.covariances.shape[1]
         return Belief(self.log_joint, self.means[f:], self.covariances[f:])
 
-    def next_frame(self) -> "Belief":
-        """Of the next frame alone."""
-        coming = self.to_come()
-        return Belief(self.log_joint, coming.means[:1], coming.covariances[:1, :1])
-
     @property
-    def log_density(self) -> ByPixel:
+    def log_density(self) -> Points:
         """Of what was observed."""
         return torch.logsumexp(self.log_joint, 0)
 
     @property
-    def mean(self) -> Float[Tensor, "F B C H W"]:
+    def mean(self) -> Float[Tensor, "F ..."]:
         """Of the whole mixture."""
+        if len(self.log_joint) == 1:  # there are none to weigh, and no gradient goes that way
+            return self.means[:, 0]
         return (torch.softmax(self.log_joint, 0) * self.means).sum(1)
 
 
@@ -99,10 +95,11 @@ def denoised_causally(law: GaussianMixture, x_t: Video, at: Coefficients) -> Vid
 
 def denoised_beside(law: GaussianMixture, x_t: Video, at: Coefficients, context: Video) -> Video:
     """E[x_f | x_f,t and the clean frames before it]."""
-    return torch.stack([after.mean[0] for _, after in _beside(law, x_t, at, context)], 1)
+    after = _each_after_clean(law, context).observe(_seen(x_t, at))
+    return after.mean[0].movedim(0, 1)
 
 
-def log_density(law: GaussianMixture, x_t: Video, at: Coefficients) -> ByPixel:
+def log_density(law: GaussianMixture, x_t: Video, at: Coefficients) -> Points:
     """ln q_t(x_t)."""
     belief = Belief.of(law)
     for seen in _noised(x_t, at):
@@ -112,17 +109,34 @@ def log_density(law: GaussianMixture, x_t: Video, at: Coefficients) -> ByPixel:
 
 def log_density_beside(law: GaussianMixture, x_t: Video, at: Coefficients, context: Video) -> Video:
     """ln q_t(x_f,t | x_<f) of every frame."""
-    pairs = _beside(law, x_t, at, context)
-    return torch.stack([after.log_density - before.log_density for before, after in pairs], 1)
+    before = _each_after_clean(law, context)
+    return (before.observe(_seen(x_t, at)).log_density - before.log_density).movedim(0, 1)
 
 
-def _beside(law: GaussianMixture, x_t: Video, at: Coefficients, context: Video) -> Iterator[tuple[Belief, Belief]]:
-    """Of every frame: the belief after the clean frames before it, and that after its noised self, too."""
-    belief = Belief.of(law)
-    for seen, clean in zip(_noised(x_t, at), context.double().unbind(1), strict=True):
-        yield belief, belief.next_frame().observe(seen)
-        belief = belief.to_come().observe(Observed(clean, 1.0, 0.0))
+def _each_after_clean(law: GaussianMixture, clips: Video) -> Belief:
+    """Of every frame alone, given the clean ones before it; the frames of a clip are points beside each other.
+
+    With L the factor of a component and z = L^-1 (x - m), it has the mean x_f - L_ff z_f and the variance L_ff^2.
+    """
+    x = clips.double().movedim(1, 0)
+    whitening = torch.linalg.solve_triangular(law.factors, torch.eye(law.num_frames).to(x), upper=False)
+    z = torch.einsum("kfg,kg...->kf...", whitening, x - _at_points(law.means))
+    std = _at_points(law.factors.diagonal(dim1=1, dim2=2))
+    log_densities = -(z.square() + LOG_2PI) / 2 - std.log()
+    log_joint = _at_points(law.shares.log()[:, None]) + log_densities.cumsum(1) - log_densities
+    return Belief(log_joint, (x - std * z)[None], std.square()[None, None])
+
+
+def _at_points(of_law: Tensor) -> Tensor:
+    """The same at every clip and pixel."""
+    return of_law[..., None, None, None, None]
+
+
+def _seen(x_t: Video, at: Coefficients) -> Observed:
+    """All frames, which come first."""
+    return Observed(*(part.movedim(1, 0) for part in (x_t.double(), *at)))
 
 
 def _noised(x_t: Video, at: Coefficients) -> Iterator[Observed]:
-    return map(Observed, x_t.double().unbind(1), at.alpha.unbind(1), at.sigma.unbind(1))
+    """One frame after another."""
+    return map(Observed, *_seen(x_t, at))
