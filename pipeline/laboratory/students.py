@@ -77,9 +77,9 @@ class GeneratingStudent(ClosedForm):
         """Mean and variance of the last frame given what the cache has of it."""
         assert cache.frames is not None
         assert cache.t is not None
+        if not (cache.t > 0).any():
+            return cache.frames, torch.zeros_like(cache.frames)
         alpha, sigma = self.spec.schedule.at(cache.t)
-        if not (sigma > 0).any():
-            return cache.frames, torch.zeros_like(sigma)
         mean, variance = chain.mean(cache.num_frames)[-1], chain.factor(cache.num_frames)[-1].square().sum()
         gain = variance * alpha / (alpha.square() * variance + sigma.square())
         return mean + gain * (cache.frames - alpha * mean), variance * (1 - gain * alpha)
