@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.data.processes_mixture import GaussianMixture
 from pipeline.diffusion.noise_levels import Independent
+from pipeline.laboratory.densities import log_density, score
 from pipeline.laboratory.laws import chain_law, pushed_forward
 from pipeline.laboratory.quadrature import Levels, Nodes
 from pipeline.models.linear_gaussian import Chain
@@ -25,7 +26,30 @@ class Divergence:
     at_data: Callable[[Tensor, Tensor], Tensor] | None
     quadratic: bool  # in x, where p and q are Gaussians
 
+    def by_level(self, comparison: "Comparison", chain: Chain) -> Tensor:
+        """At every vector of levels, (L,)."""
+        total = torch.zeros_like(comparison.levels.weights)
+        sides = (self.at_student, comparison.at_student), (self.at_data, comparison.at_data)
+        for integrand, draws in sides:
+            if integrand is not None:
+                log_p, log_q, weights = draws(chain)
+                total = total + torch.tensordot(weights, integrand(log_p, log_q), dims=weights.ndim)
+        return total
 
+
+@dataclass(frozen=True)
+class Fisher:
+    """E_student |s_p - s_q|^2, the scores of the judged frames."""
+
+    quadratic: ClassVar[bool] = True
+
+    def by_level(self, comparison: "Comparison", chain: Chain) -> Tensor:
+        """At every vector of levels, (L,)."""
+        apart, weights = comparison.scores_apart(chain)
+        return torch.einsum("kn,knlf->l", weights, apart.square())
+
+
+FISHER = Fisher()
 FORWARD_KL = Divergence(None, lambda p, q: q - p, quadratic=True)
 REVERSE_KL = Divergence(lambda p, q: p - q, None, quadratic=True)
 JENSEN_SHANNON = Divergence(
@@ -61,21 +85,14 @@ class Comparison(Protocol):
         """The same at draws of data."""
         ...
 
+    def scores_apart(self, chain: Chain) -> tuple[Tensor, Tensor]:
+        """d ln p - d ln q of the judged frames at draws of their law, (K, N, L, F), and the weights, (K, N)."""
+        ...
 
-def value_of(divergence: Divergence, comparison: Comparison, chain: Chain) -> Tensor:
-    """Summed over levels with their weights, in nats a pixel."""
-    return (by_level(divergence, comparison, chain) * comparison.levels.weights).sum()
 
-
-def by_level(divergence: Divergence, comparison: Comparison, chain: Chain) -> Tensor:
-    """At every vector of levels, (L,)."""
-    total = torch.zeros_like(comparison.levels.weights)
-    sides = (divergence.at_student, comparison.at_student), (divergence.at_data, comparison.at_data)
-    for integrand, draws in sides:
-        if integrand is not None:
-            log_p, log_q, weights = draws(chain)
-            total = total + torch.tensordot(weights, integrand(log_p, log_q), dims=weights.ndim)
-    return total
+def value_of(divergence: Divergence | Fisher, comparison: Comparison, chain: Chain) -> Tensor:
+    """Summed over levels with their weights; a divergence in nats a pixel."""
+    return (divergence.by_level(comparison, chain) * comparison.levels.weights).sum()
 
 
 class Clips:
@@ -85,7 +102,7 @@ class Clips:
         self.levels, self.nodes = levels, nodes
         self.data = data.noised(levels.alpha, levels.sigma)
         self._points = self.data.points(nodes.z)
-        self._log_q = self.data.log_density(self._points)
+        self._log_q = log_density(self.data, self._points)
         self._weights = data.shares[:, None] * nodes.weights
 
     def student(self, chain: Chain) -> GaussianMixture:
@@ -97,10 +114,15 @@ class Clips:
         x = law.points(self.nodes.z)[0]
         half_square = self.nodes.z.square().sum(1)[:, None] / 2
         log_p = -half_square - log_scale(law.factors[:, 0])
-        return log_p, self.data.log_density(x), self.nodes.weights
+        return log_p, log_density(self.data, x), self.nodes.weights
 
     def at_data(self, chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
-        return self.student(chain).log_density(self._points), self._log_q, self._weights
+        return log_density(self.student(chain), self._points), self._log_q, self._weights
+
+    def scores_apart(self, chain: Chain) -> tuple[Tensor, Tensor]:
+        law = self.student(chain)
+        x = law.points(self.nodes.z)
+        return score(law, x) - score(self.data, x), law.shares[:, None] * self.nodes.weights
 
 
 class Restored(Clips):
@@ -119,7 +141,7 @@ class Restored(Clips):
     def at_student(self, chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
         law = self.student(chain)
         x = law.points(self.nodes.z)
-        return law.log_density(x), self.data.log_density(x), law.shares[:, None] * self.nodes.weights
+        return log_density(law, x), log_density(self.data, x), law.shares[:, None] * self.nodes.weights
 
 
 class NextFrame:
@@ -134,20 +156,28 @@ class NextFrame:
         self._points = self.data.points(nodes.z)
         self._known = self._points[..., :-1]
         self._log_q_known = data.first(data.num_frames - 1).log_density(self._known[:, :, 0])[..., None]
-        self._log_q = self.data.log_density(self._points) - self._log_q_known
+        self._log_q = log_density(self.data, self._points) - self._log_q_known
         self._weights = data.shares[:, None] * nodes.weights
 
     def at_student(self, chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
-        mean, std = self._next(chain)
-        z = self.nodes.z[:, -1:]
-        x = torch.cat([self._known, (mean + std * z)[..., None]], -1)
-        log_p = (-(z**2) / 2 - log_scale(std[:, None, None])).expand(mean.shape)
-        return log_p, self.data.log_density(x) - self._log_q_known, self._weights
+        x, std = self._drawn(chain)
+        log_p = (-(self.nodes.z[:, -1:] ** 2) / 2 - log_scale(std[:, None, None])).expand(x.shape[:-1])
+        return log_p, log_density(self.data, x) - self._log_q_known, self._weights
 
     def at_data(self, chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
         mean, std = self._next(chain)
         z = (self._points[..., -1] - mean) / std
         return -(z**2) / 2 - log_scale(std[:, None, None]), self._log_q, self._weights
+
+    def scores_apart(self, chain: Chain) -> tuple[Tensor, Tensor]:
+        x, std = self._drawn(chain)
+        apart = -self.nodes.z[:, -1:] / std - score(self.data, x)[..., -1]
+        return apart[..., None], self._weights
+
+    def _drawn(self, chain: Chain) -> tuple[Tensor, Tensor]:
+        """Contexts with the student's next frame, and its standard deviation."""
+        mean, std = self._next(chain)
+        return torch.cat([self._known, (mean + std * self.nodes.z[:, -1:])[..., None]], -1), std
 
     def _next(self, chain: Chain) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.levels.alpha[:, -1], self.levels.sigma[:, -1]

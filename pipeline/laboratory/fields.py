@@ -7,17 +7,10 @@ import torch
 from torch import Tensor
 
 from pipeline.data.processes_mixture import GaussianMixture
-from pipeline.laboratory.divergences import REVERSE_KL, Clips, by_level, noised_student
+from pipeline.laboratory.densities import score
+from pipeline.laboratory.divergences import REVERSE_KL, Clips, noised_student
 from pipeline.laboratory.quadrature import Levels
 from pipeline.models.linear_gaussian import Chain
-
-
-def fisher(clips: Clips, chain: Chain) -> Tensor:
-    """E_t[w E_p |s_p - s_q|^2] at the student's clips, noised or not."""
-    law = clips.student(chain)
-    x = law.points(clips.nodes.z)[0]
-    apart = law.score(x) - clips.data.score(x)
-    return torch.einsum("n,l,nlf->", clips.nodes.weights, clips.levels.weights, apart.square())
 
 
 def sid(alpha: float, data: GaussianMixture, clips: Clips, chain: Chain, frozen: Chain) -> Tensor:
@@ -44,7 +37,7 @@ def dmd(clips: Clips, chain: Chain, frozen: Chain, *, detached_context: bool) ->
     levels, frames = clips.levels, clips.levels.t.shape[1]
     law = noised_student(frozen, levels)
     x_t = law.points(clips.nodes.z)[0]
-    pull = levels.alpha * (law.score(x_t) - clips.data.score(x_t))
+    pull = levels.alpha * (score(law, x_t) - score(clips.data, x_t))
     factor, mean = frozen.factor(frames), frozen.mean(frames)
     apart = x_t - levels.alpha * mean
     whitened = torch.cholesky_solve(apart[..., None], law.factors[:, 0])[..., 0]
@@ -70,7 +63,7 @@ def dmd_normalised(data: GaussianMixture, clips: Clips, chain: Chain, frozen: Ch
     ratio = apart / std
     mean_size = std * ((2 / torch.pi) ** 0.5 * torch.exp(-(ratio**2) / 2)) + apart * torch.erf(ratio / 2**0.5)
     scale = torch.einsum("n,nlf->l", clips.nodes.weights, mean_size) / levels.t.shape[1]
-    return (by_level(REVERSE_KL, clips, chain) * levels.weights / scale).sum()
+    return (REVERSE_KL.by_level(clips, chain) * levels.weights / scale).sum()
 
 
 def denoising_excess(data: GaussianMixture, levels: Levels, weights: Tensor, chain: Chain) -> Tensor:

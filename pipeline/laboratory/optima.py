@@ -9,7 +9,8 @@ import torch
 from scipy.optimize import minimize, root
 
 from pipeline.data.processes_mixture import GaussianMixture
-from pipeline.laboratory.objectives import OBJECTIVES, Objective, Value
+from pipeline.laboratory.objective import Objective, Value
+from pipeline.laboratory.objectives import OBJECTIVES
 from pipeline.laboratory.quadrature import CHECK, COARSE, FINE, Precision
 from pipeline.laboratory.reached import Standing
 from pipeline.models.linear_gaussian import Form, check_student

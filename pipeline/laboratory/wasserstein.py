@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.processes_mixture import GaussianMixture
+from pipeline.laboratory.flows import noise_of
 from pipeline.laboratory.quadrature import Nodes
 from pipeline.models.linear_gaussian import Chain
 
@@ -32,11 +33,7 @@ def squared_wasserstein(data: GaussianMixture, nodes: Nodes | None) -> Callable[
 def _on_the_line(data: GaussianMixture, nodes: Nodes) -> Callable[[Chain], Tensor]:
     x = data.points(nodes.z)
     weights = data.shares[:, None] * nodes.weights
-    standardised = (x - data.means[:, 0]) / data.factors[:, 0, 0]
-    below, above = ((torch.special.ndtr(sign * standardised) * data.shares).sum(-1) for sign in (1, -1))
-    # the smaller tail, whose digits are not lost to 1
-    normal = torch.where(below < 0.5, torch.special.ndtri(below), -torch.special.ndtri(above))
-    cross = (weights * x[..., 0] * normal).sum()
+    cross = (weights * (x * noise_of(data.next_frame(x[..., :0]), x))[..., 0]).sum()
 
     def distance(chain: Chain) -> Tensor:
         spread = data.covariance[0, 0] + chain.s1**2 - 2 * chain.s1.abs() * cross
