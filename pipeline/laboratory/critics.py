@@ -69,13 +69,15 @@ class Solved:
         return self.loss.student_loss(rollout, clips, critics, schedule=schedule, rng=rng)
 
 
-def exact_critics(loss: Loss, data: GaussianMixture, student: Law) -> nn.Module:
+def exact_critics(loss: Loss, data: GaussianMixture, student: Law, *, attention: str = "full") -> nn.Module:
     """What a loss asks, in closed form: the score of data, and of the judged law that `student` gives, their ratio.
+
+    attention: of the score of data.
 
     Raises:
         ValueError: a loss whose critics have no closed form here.
     """
-    teacher = ExactDenoiser(lambda: data)
+    teacher = ExactDenoiser(lambda: data, attention)
     return _critics(loss, teacher, ExactDenoiser(student), LogRatio(lambda: data, student))
 
 

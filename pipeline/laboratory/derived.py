@@ -6,7 +6,15 @@ from pipeline.diffusion.noise_levels import Independent
 from pipeline.diffusion.weighting import Elbo, PredictionL2, Weighting, is_monotone
 from pipeline.grid import Cell
 from pipeline.laboratory.flow_map import FlowMapLoss, flow_map_name
-from pipeline.laboratory.objectives import ADD_WEIGHT, CLEANED, DIVERGENCES, PAGODA_WEIGHT, RESTORED, SID_ALPHAS
+from pipeline.laboratory.objectives import (
+    ADD_WEIGHT,
+    CLEANED,
+    DIVERGENCES,
+    OBJECTIVES,
+    PAGODA_WEIGHT,
+    RESTORED,
+    SID_ALPHAS,
+)
 from pipeline.losses.add import Add
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
@@ -23,6 +31,7 @@ from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
 
 CLEAN = 1e-3  # levels up to here are as good as none
+FINE_STEPS = 16  # of Heun's method, with which a flow ends where it is predicted to
 NONE = "none"  # claimed: of no divergence between the student's clips and data
 READINGS = ("table", "text")  # of the claims: divergences of clean clips, and averaged over noise
 WEIGHTINGS: dict[Weighting, str] = {
@@ -84,14 +93,10 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
     """
     if isinstance(loss, L2):
         return _of_l2(method, loss, num_frames)
-    if isinstance(loss, Pagoda):
-        plain = Gan(objective="saturating")
-        same = (loss.gan_weight, replace(loss.gan, critic_updates=plain.critic_updates)) == (PAGODA_WEIGHT, plain)
-        return "pagoda" if num_frames == 1 and same else None
-    if isinstance(loss, Kd):
-        return "wasserstein" if num_frames == 1 else None
     if isinstance(loss, FlowMapLoss):
         return flow_map_name(loss) if num_frames == 1 else None
+    if isinstance(loss, Kd | Pagoda):
+        return _of_regression(method, loss, num_frames)
     name = _of_law(loss)
     if name is None or num_frames == 1:
         return name
@@ -101,18 +106,45 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
         case SelfForcing():
             is_known = isinstance(loss, Dmd) and name.startswith("reverse_kl")
             return f"self_forcing_detached_{name}" if is_known else None if tied else name
-        case TeacherForcing():
-            return f"teacher_forcing_{name}" if name.startswith(tuple(DIVERGENCES)) else None
         case DiffusionForcing(noise_levels=Independent(clean_probability=0.0, first_clean_probability=None)):
             return name
-        case DiffusionForcing(noise_levels=levels) if (levels, name, num_frames) == (
-            CLEANED,
-            "reverse_kl_averaged",
-            2,
-        ):
-            return f"{RESTORED}{name}"
+        case _:
+            return _of_data_beside(method, name, num_frames)
+
+
+def _of_data_beside(method: Method, name: str, num_frames: int) -> str | None:
+    """Where the student's frames stand beside frames of data."""
+    match method:
+        case TeacherForcing():
+            found = f"teacher_forcing_{name}"
+        case DiffusionForcing(noise_levels=levels) if (levels, num_frames) == (CLEANED, 2):
+            found = f"{RESTORED}{name}"
         case _:
             return None
+    return found if found in OBJECTIVES else None
+
+
+def _of_regression(method: Method, loss: Kd | Pagoda, num_frames: int) -> str | None:
+    """Where the steps along the flow are too fine to tell, and an adversary has the weight that is predicted."""
+    if loss.solver != "heun" or loss.num_steps < FINE_STEPS:
+        return None
+    if isinstance(loss, Pagoda):
+        plain = Gan(objective="saturating")
+        adversary = replace(loss.gan, critic_updates=plain.critic_updates)
+        if (loss.gan_weight, adversary) != (PAGODA_WEIGHT, plain):
+            return None
+        name = "pagoda"
+    else:
+        name = "wasserstein" if num_frames == 1 else "kd"
+    match method:
+        case _ if num_frames == 1:
+            return name
+        case Bidirectional():
+            return name
+        case SelfForcing(detach_context=True):
+            return f"self_forcing_detached_{name}"
+        case _:
+            return _of_data_beside(method, name, num_frames)
 
 
 def _of_l2(method: Method, loss: L2, num_frames: int) -> str | None:

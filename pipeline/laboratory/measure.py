@@ -11,6 +11,7 @@ import torch
 from pipeline.data.processes import Process
 from pipeline.data.processes_mixture import GaussianMixture, IndependentPixels
 from pipeline.diffusion.autoregress import Sampler
+from pipeline.grid import Cell
 from pipeline.interfaces import Progress
 from pipeline.laboratory.critics import CRITICS, Solved, exact_critics, learned_critics
 from pipeline.laboratory.laws import detached, judged_law
@@ -130,7 +131,10 @@ class Measure:
         kind = GeneratingStudent if self.makes_frames else DenoisingStudent
         student = kind(own, method.attention)
         if self.critics == "exact":
-            critics = exact_critics(loss, law, lambda: judged_law(method, detached(own.chain), law))
+            attention = "causal" if Cell.of(method, loss).teacher == "causal" else "full"
+            critics = exact_critics(
+                loss, law, lambda: judged_law(method, detached(own.chain), law), attention=attention
+            )
             loss = cast(Loss, Solved(loss)) if isinstance(loss, CriticLoss) else loss  # its facts are properties
         else:
             of_next_frame = isinstance(method, TeacherForcing)
