@@ -1,7 +1,7 @@
 """One measurement: train a student of few parameters on a process of known density, and see where it settles."""
 
 import dataclasses
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -103,20 +103,21 @@ class Measure:
         """
         torch.set_num_threads(self.num_threads)
         torch.manual_seed(stream_seed(self.seed, "weights"))
-        law, config = self.process.law, self.training
+        law = self.process.law
         own = self._start(law)
         state, loss, method = self._state(own, law)
-        clips = IndependentPixels(law).sample(self.num_clips, stream(self.seed, "clips"))
-        path: list[dict[str, float]] = []
-        yield Progress(0, config.num_steps)
-        for report in train(state, clips, method=method, loss=loss, seed=self.seed):
-            path.append(parameters_of(own))
-            if report.step % config.report_every == 0 or report.step == config.num_steps:
-                values = {name: value.item() for name, value in report.metrics.items()}
-                yield Progress(report.step, config.num_steps, {**path[-1], **values})
-        settled = mean_of(path[-max(1, round(SETTLED * len(path))) :])
-        reached = Standing(law).of(STUDENTS[self.student], settled)
-        return {"parameters": settled, **dataclasses.asdict(reached)}
+        return (
+            yield from settle(
+                state,
+                law,
+                self.student,
+                lambda: parameters_of(own),
+                method=method,
+                loss=loss,
+                seed=self.seed,
+                num_clips=self.num_clips,
+            )
+        )
 
     def _start(self, law: GaussianMixture) -> LinearGaussianStudent:
         spec = LinearGaussianSpec(self.student, law.num_frames)
@@ -140,6 +141,38 @@ class Measure:
             of_next_frame = isinstance(method, TeacherForcing)
             critics = learned_critics(loss, law, self.critic_width, of_next_frame=of_next_frame)
         return TrainState(student, critics, self.training), loss, method
+
+
+def settle(
+    state: TrainState,
+    data: GaussianMixture,
+    form: str,
+    parameters: Callable[[], dict[str, float]],
+    *,
+    method: Method,
+    loss: Loss,
+    seed: int,
+    num_clips: int,
+) -> Generator[Progress, None, Metrics]:
+    """Train on `num_clips` of data, drawn once; report every `report_every` steps, and where the parameters settle.
+
+    form: the law that they are of, a name in STUDENTS.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    config = state.config
+    clips = IndependentPixels(data).sample(num_clips, stream(seed, "clips"))
+    path: list[dict[str, float]] = []
+    yield Progress(0, config.num_steps)
+    for report in train(state, clips, method=method, loss=loss, seed=seed):
+        path.append(parameters())
+        if report.step % config.report_every == 0 or report.step == config.num_steps:
+            values = {name: value.item() for name, value in report.metrics.items()}
+            yield Progress(report.step, config.num_steps, {**path[-1], **values})
+    settled = mean_of(path[-max(1, round(SETTLED * len(path))) :])
+    reached = Standing(data).of(STUDENTS[form], settled)
+    return {"parameters": settled, **dataclasses.asdict(reached)}
 
 
 def parameters_of(student: LinearGaussianStudent) -> dict[str, float]:
