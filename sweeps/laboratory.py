@@ -158,7 +158,7 @@ def law_row(process: Process) -> Row:
 
 def flow_maps(setting: Setting) -> Row:
     """What is predicted of losses that regress a flow map: at once, and so in no unit."""
-    found = flow_map_optima(setting.process)
+    found = flow_map_optima(setting.process, setting.student)
     return {name: dataclasses.asdict(prediction) for name, prediction in found.items()}
 
 

@@ -58,7 +58,7 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
         process = dataclasses.replace(process, num_frames=options.frames)
     student = options.student or settings[options.process].student
     laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
-    flow_maps = flow_map_optima(process)
+    flow_maps = flow_map_optima(process, student)
     names = options.objective or [*objectives_for(process.law), *flow_maps]
     optima, without = {}, []
     for name in tqdm(names, unit="objective", disable=not sys.stderr.isatty()):

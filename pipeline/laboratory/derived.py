@@ -94,7 +94,7 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
     if isinstance(loss, L2):
         return _of_l2(method, loss, num_frames)
     if isinstance(loss, FlowMapLoss):
-        return flow_map_name(loss) if num_frames == 1 else None
+        return None if tied else flow_map_name(method, loss, num_frames)
     if isinstance(loss, Kd | Pagoda):
         return _of_regression(method, loss, num_frames)
     name = _of_law(loss)

@@ -1,126 +1,169 @@
 """Where students that are lines end under the losses that regress a flow map: in closed form, or by quadrature.
 
-Consistency training and distillation compare answers at neighbouring levels of a grid. A line at every level,
-f_n(x) = a_n x + b_n, is then found level by level from the lowest on: the least squares of f_n(x_lower) on x_upper.
-Mean flow compares steps between any two levels.
+Consistency training and distillation compare answers at neighbouring levels of a grid; mean flow compares steps
+between any two levels.
 """
 
-from typing import NamedTuple
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import Any
 
 from pipeline.data.processes import Process
-from pipeline.data.processes_mixture import GaussianMixture
-from pipeline.diffusion.flow_map import SOLVERS, Discretisation
-from pipeline.diffusion.schedule import FlowMatching, Schedule
-from pipeline.laboratory.denoisers import ExactDenoiser
-from pipeline.laboratory.optima import Optimum, Prediction
-from pipeline.laboratory.quadrature import CHECK, FINE, Precision, normal_nodes
+from pipeline.diffusion.autoregress import Sampler
+from pipeline.diffusion.flow_map import Discretisation
+from pipeline.diffusion.noise_levels import Independent
+from pipeline.laboratory.flow_map_lines import ends_on_data, ends_on_own_frames
+from pipeline.laboratory.optima import Optimum, Prediction, moments
+from pipeline.laboratory.quadrature import CHECK, FINE, Precision
 from pipeline.laboratory.reached import Standing
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
 from pipeline.losses.loss import Loss
 from pipeline.losses.mean_flow import MeanFlow
+from pipeline.methods.bidirectional import Bidirectional
+from pipeline.methods.diffusion_forcing import DiffusionForcing
+from pipeline.methods.method import Method
+from pipeline.methods.self_forcing import SelfForcing
+from pipeline.methods.teacher_forcing import TeacherForcing
 from pipeline.models.linear_gaussian import STUDENTS
 
 FlowMapLoss = ConsistencyTraining | ConsistencyDistillation | MeanFlow
 AnyLoss = Loss | FlowMapLoss  # the same to people; a type checker wants the ClassVars of a protocol
-SCHEDULE: Schedule = FlowMatching()
-STUDENT = "gaussian"  # whose law the frames have that a line makes of pure noise
+STUDENT = {1: "gaussian", 2: "frame_by_frame"}  # whose law the frames have that lines make of pure noise
+METHODS: dict[int, tuple[type, ...]] = {
+    1: (Bidirectional,),
+    2: (TeacherForcing, DiffusionForcing, SelfForcing),
+}  # by the number of frames
 GRID = Discretisation(8)  # so few levels that their errors set the losses apart; of many, all keep data's moments
-PREDICTED: dict[str, FlowMapLoss] = {  # of every process of one frame
-    "consistency_training": ConsistencyTraining(GRID, metric="l2"),
-    "consistency_distillation": ConsistencyDistillation(GRID),
+TRAINING, DISTILLATION = ConsistencyTraining(GRID, metric="l2"), ConsistencyDistillation(GRID)
+Cell = tuple[Any, FlowMapLoss]  # a method, of which a type checker wants the ClassVars of a protocol, too
+PREDICTED: dict[int, dict[str, Cell]] = {  # by the number of frames of a process
+    1: {
+        "consistency_training": (Bidirectional(), TRAINING),
+        "consistency_distillation": (Bidirectional(), DISTILLATION),
+    },
+    2: {
+        "teacher_forcing_consistency_training": (TeacherForcing(), TRAINING),
+        "teacher_forcing_consistency_distillation": (TeacherForcing(), DISTILLATION),
+        "self_forcing_consistency_distillation": (SelfForcing(Sampler(num_steps=1)), DISTILLATION),
+    },
 }
-MOMENTS = "l2_flow_bidirectional"  # the objective whose optimum has the moments of data, as mean flow's line has
+MOMENTS = "l2_flow_bidirectional"  # the objective whose optimum has the moments of data, as mean flow's lines have
 
 
-class Pairs(NamedTuple):
-    """Second moments of both points of a pair, at every step of a grid."""
-
-    upper_mean: Float[Tensor, " steps"]
-    lower_mean: Float[Tensor, " steps"]
-    covariance: Float[Tensor, " steps"]
-    variance: Float[Tensor, " steps"]  # of the upper point
-
-
-def predict_flow_map(process: Process, loss: AnyLoss, *, precision: Precision = FINE) -> dict[str, float]:
-    """Mean m and standard deviation s of the answers at the highest level: where it is pure noise, of the frames.
+def predict_flow_map(
+    process: Process, method: Method, loss: AnyLoss, *, precision: Precision = FINE
+) -> dict[str, float]:
+    """Mean and standard deviation of the answers at the highest level, and of two frames how they hang together.
 
     Only second moments count. Under consistency training s is the standard deviation of data times the correlations
     of all neighbouring levels, which lose a little at every step. Mean flow finds the flow of a Gaussian with the
-    moments of data, which keeps them: with z its mean and variance change as those of data, and what is left of the
-    velocity has no correlation with z.
+    moments of data, which keeps them: with z and its context its mean and variance change as those of data, and
+    what is left of the velocity has no correlation with them. Under diffusion forcing that is so in a context of
+    any noise, and lines end where those of teacher forcing do.
 
     Raises:
-        ValueError: a loss whose fixed point is not known, or a process of several frames.
+        ValueError: a loss and a method whose fixed point is not known.
+        NoOptimumError: a student's own frames, which lead back to no student.
     """
-    if process.num_frames != 1:
-        raise ValueError(f"num_frames must be 1 for the flow map of a line, got {process.num_frames}")
-    check_flow_map(loss)
-    law = process.law
-    mean, std = law.mean.item(), law.covariance.sqrt().item()
+    check_flow_map(method, loss, process.num_frames)
+    law, form = process.law, STUDENTS[STUDENT[process.num_frames]]
     match loss:
         case MeanFlow():
-            return {"m": mean, "s": std}
-        case ConsistencyTraining():
-            pairs = _of_training(law, loss.grid)
-        case ConsistencyDistillation():
-            pairs = _of_distillation(law, loss.grid, loss.solver, precision)
+            found = moments(law, form)
+        case ConsistencyDistillation() if isinstance(method, SelfForcing):
+            found = form.values(ends_on_own_frames(law, loss, precision))
+        case ConsistencyTraining() | ConsistencyDistillation():
+            found = form.values(ends_on_data(law, loss, precision))
         case _:
             raise AssertionError(loss)
-    alpha, sigma = _coefficients(loss.grid)
-    gain, shift = 1 / alpha[0], torch.zeros_like(alpha[0])  # the lowest level leads to itself
-    for upper_mean, lower_mean, covariance, variance in zip(*pairs, strict=True):
-        through = gain * lower_mean + shift
-        gain = gain * covariance / variance
-        shift = through - gain * upper_mean
-    highest = law.noised(alpha[-1:], sigma[-1:])
-    return {"m": (gain * highest.mean + shift).item(), "s": (gain.abs() * highest.covariance.sqrt()).item()}
+    return dict(zip(form.names, found, strict=True))
 
 
-def check_flow_map(loss: AnyLoss) -> None:
-    """Raises ValueError for a loss whose fixed point among lines is not known."""
+def check_flow_map(method: Method, loss: AnyLoss, num_frames: int) -> None:
+    """Raises ValueError for what has no known fixed point among lines."""
+    refusal = _against(loss) or _against_method(method, loss, num_frames)
+    if refusal is not None:
+        raise ValueError(refusal)
+
+
+def _against(loss: AnyLoss) -> str | None:
     match loss:
         case ConsistencyTraining() | ConsistencyDistillation():
             if loss.metric != "l2":
-                raise ValueError(f"metric must be l2, whose best lines are known, got {loss.metric!r}")
+                return f"metric must be l2, whose best lines are known, got {loss.metric!r}"
             if (loss.grid.curriculum, loss.grid.segments) != ("constant", 1):
-                raise ValueError(
+                return (
                     f"grid must stay as it is and have one segment here: curriculum={loss.grid.curriculum}, "
                     f"segments={loss.grid.segments}"
                 )
         case MeanFlow():
             if loss.power != 0:
-                raise ValueError(f"power must be 0, whose best lines are known, got {loss.power}")
+                return f"power must be 0, whose best lines are known, got {loss.power}"
         case _:
             known = "ConsistencyTraining, ConsistencyDistillation, MeanFlow"
-            raise ValueError(f"loss must be one of {known}, got {type(loss).__name__}")
+            return f"loss must be one of {known}, got {type(loss).__name__}"
+    return None
 
 
-def flow_map_name(loss: AnyLoss) -> str | None:
-    """Of the prediction that holds for a loss: consistency has one with all its parameters alone."""
+def _against_method(method: Method, loss: AnyLoss, num_frames: int) -> str | None:
+    if num_frames not in METHODS:
+        return f"num_frames must be 1 or 2 for a flow map of lines, got {num_frames}"
+    if not isinstance(method, METHODS[num_frames]):
+        known = ", ".join(kind.__name__ for kind in METHODS[num_frames])
+        return f"method must be {known} for num_frames={num_frames}, got {type(method).__name__}"
+    if loss.needs_target and not method.provides_target:
+        return f"method must provide a target for {type(loss).__name__}, got {type(method).__name__}"
+    match method:
+        case TeacherForcing() | DiffusionForcing() if method.chunk_len != 1:
+            return f"chunk_len must be 1, a line a frame, got {method.chunk_len}"
+        case DiffusionForcing() if not _shows_clean_first(method) and not isinstance(loss, MeanFlow):
+            return (
+                f"noise_levels must be independent and leave first frames clean, after which frames are made, got "
+                f"{method.noise_levels}"
+            )
+        case SelfForcing() if not method.detach_context:
+            return "detach_context must be on, where fixed points are known, got False"
+        case SelfForcing() if (method.sampler.num_steps, method.sampler.context_noise) != (1, 0):
+            return f"sampler must have one step and clean context, got {method.sampler}"
+        case _:
+            return None
+
+
+def _shows_clean_first(method: DiffusionForcing) -> bool:
+    levels = method.noise_levels
+    if not isinstance(levels, Independent):
+        return False
+    first = levels.first_clean_probability
+    return (levels.clean_probability if first is None else first) > 0
+
+
+def flow_map_name(method: Method, loss: AnyLoss, num_frames: int) -> str | None:
+    """Of the prediction that holds for a loss: consistency has one with all its parameters alone.
+
+    Diffusion forcing has that of teacher forcing.
+    """
+    if _against(loss) or _against_method(method, loss, num_frames):
+        return None
     if isinstance(loss, MeanFlow):
-        return MOMENTS if loss.power == 0 else None
-    return next((name for name, known in PREDICTED.items() if known == loss), None)
+        return MOMENTS
+    kind = TeacherForcing if isinstance(method, DiffusionForcing) else type(method)
+    known = PREDICTED[num_frames].items()
+    return next((name for name, (of, same) in known if isinstance(of, kind) and same == loss), None)
 
 
-def flow_map_optima(process: Process) -> dict[str, Prediction]:
-    """Of every loss in PREDICTED, in the form of the other predictions; none for a process of several frames.
+def flow_map_optima(process: Process, student: str) -> dict[str, Prediction]:
+    """Of every loss in PREDICTED, in the form of the other predictions; none for other students than lines have.
 
     The gradient of their targets is stopped, so that no function is minimised: fixed points, as of a field.
     """
-    if process.num_frames != 1:
+    if student != STUDENT.get(process.num_frames):
         return {}
     standing = Standing(process.law)
-    return {name: _prediction(standing, process, loss) for name, loss in PREDICTED.items()}
+    return {name: _prediction(standing, process, *cell) for name, cell in PREDICTED[process.num_frames].items()}
 
 
-def _prediction(standing: Standing, process: Process, loss: AnyLoss) -> Prediction:
-    found, rougher = (predict_flow_map(process, loss, precision=precision) for precision in (FINE, CHECK))
-    reached = standing.of(STUDENTS[STUDENT], found)
+def _prediction(standing: Standing, process: Process, method: Method, loss: FlowMapLoss) -> Prediction:
+    found, rougher = (predict_flow_map(process, method, loss, precision=precision) for precision in (FINE, CHECK))
+    reached = standing.of(STUDENTS[STUDENT[process.num_frames]], found)
     return Prediction(
         best=Optimum(found, None),
         others=(),
@@ -131,38 +174,3 @@ def _prediction(standing: Standing, process: Process, loss: AnyLoss) -> Predicti
         reverse_kl=reached.reverse_kl,
         kept=reached.kept,
     )
-
-
-def _coefficients(grid: Discretisation) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    alpha, sigma = (c[:, 0, 0, 0, 0] for c in SCHEDULE.at(grid.levels(SCHEDULE)[:, None]))
-    return alpha, sigma
-
-
-def _of_training(law: GaussianMixture, grid: Discretisation) -> Pairs:
-    """One frame of data and one noise at both levels."""
-    alpha, sigma = _coefficients(grid)
-    mean, variance = law.mean, law.covariance[0, 0]
-    return Pairs(
-        upper_mean=alpha[1:] * mean,
-        lower_mean=alpha[:-1] * mean,
-        covariance=alpha[1:] * alpha[:-1] * variance + sigma[1:] * sigma[:-1],
-        variance=alpha[1:].square() * variance + sigma[1:].square(),
-    )
-
-
-def _of_distillation(law: GaussianMixture, grid: Discretisation, solver: str, precision: Precision) -> Pairs:
-    """Upper points of noised data, and where a step of the exact score leads from each: by quadrature."""
-    alpha, sigma = _coefficients(grid)
-    nodes = normal_nodes(1, precision)
-    upper = law.noised(alpha[1:, None], sigma[1:, None]).points(nodes.z)[..., 0]  # (components, nodes, steps)
-    weights = (law.shares[:, None] * nodes.weights)[..., None]
-    levels = grid.levels(SCHEDULE)
-    t, t_next = (at.expand_as(upper).reshape(-1, 1) for at in (levels[1:], levels[:-1]))
-    x_t = upper.reshape(-1, 1, 1, 1, 1)
-    lower = SOLVERS[solver](SCHEDULE, x_t, t, t_next, ExactDenoiser(lambda: law), torch.Generator()).view_as(upper)
-
-    def mean(values: Tensor) -> Tensor:
-        return (weights * values).sum((0, 1))
-
-    apart = upper - mean(upper)
-    return Pairs(mean(upper), mean(lower), mean(apart * lower), mean(apart.square()))

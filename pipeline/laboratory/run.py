@@ -186,8 +186,15 @@ class LaboratoryRun:
                 raise ValueError(
                     f"critics must be exact for a loss that trains none, got {type(cell.loss).__name__}"
                 )
-            process, training = setting.process, self.training
-            return MeasureFlowMap(process, cell.method, cell.loss, training, key.seed, num_clips=self.num_clips)
+            return MeasureFlowMap(
+                setting.process,
+                setting.student,
+                cell.method,
+                cell.loss,
+                self.training,
+                key.seed,
+                num_clips=self.num_clips,
+            )
         training = {"exact": self.training, "learned": self.learned_training}[key.critics]
         return Measure(
             setting.process,

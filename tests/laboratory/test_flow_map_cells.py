@@ -5,17 +5,20 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.config import parse_params
 from pipeline.data.processes import LineMixture
-from pipeline.data.processes_mixture import gaussian
 from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.schedule import EdmSampling
-from pipeline.laboratory.denoisers import ExactDenoiser
-from pipeline.laboratory.flow_map import MOMENTS, PREDICTED, flow_map_name, flow_map_optima, predict_flow_map
+from pipeline.laboratory.flow_map import (
+    DISTILLATION,
+    MOMENTS,
+    TRAINING,
+    flow_map_name,
+    flow_map_optima,
+    predict_flow_map,
+)
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
-from pipeline.laboratory.flow_map_students import GaussianFlow, LineByLevel
 from pipeline.laboratory.optima import Laboratory
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
@@ -31,7 +34,11 @@ BIDIRECTIONAL, TEACHER_FORCING, L2_ELBO = (  # as they are parsed
     RUN.cells["teacher_forcing-dmd"].method,
     RUN.cells["bidirectional-l2_elbo"].loss,
 )
-LOSSES = {**PREDICTED, "mean_flow": MeanFlow(power=0.0)}
+LOSSES = {
+    "consistency_training": TRAINING,
+    "consistency_distillation": DISTILLATION,
+    "mean_flow": MeanFlow(power=0.0),
+}
 TOLERANCE = 0.02
 
 
@@ -39,7 +46,7 @@ def quick(loss, process="A", *, num_steps=300, batch_size=1024):
     training = replace(
         RUN.training, num_steps=num_steps, batch_size=batch_size, report_every=100, checkpoint_every=100
     )
-    return MeasureFlowMap(PROCESSES[process], BIDIRECTIONAL, loss, training, 0, num_clips=2**18)
+    return MeasureFlowMap(PROCESSES[process], "gaussian", BIDIRECTIONAL, loss, training, 0, num_clips=2**18)
 
 
 def run_to_the_end(work):
@@ -67,33 +74,41 @@ def apart(one, other):
     ],
 )
 def test_on_a_normal_law_the_product_over_steps_is_known(loss, std):
-    found = predict_flow_map(NORMAL, loss)
+    found = predict_flow_map(NORMAL, BIDIRECTIONAL, loss)
     assert found["s"] == pytest.approx(std, abs=1e-6)
     assert found["m"] == pytest.approx(0, abs=1e-9)
 
 
 def test_training_on_a_mixture_looks_at_its_second_moments_alone():
     loss = ConsistencyTraining(EDM, metric="l2")
-    of_mixture, moments = predict_flow_map(PROCESSES["A"], loss), LineMixture((1.0,), (0.5,), (1.1875**0.5,))
+    of_mixture, moments = (
+        predict_flow_map(PROCESSES["A"], BIDIRECTIONAL, loss),
+        LineMixture((1.0,), (0.5,), (1.1875**0.5,)),
+    )
     assert of_mixture["s"] == pytest.approx(0.9384, abs=1e-4)
-    assert of_mixture == pytest.approx(predict_flow_map(moments, loss))
+    assert of_mixture == pytest.approx(predict_flow_map(moments, BIDIRECTIONAL, loss))
 
 
 @pytest.mark.parametrize("process", ["A", "B"])
 def test_a_step_of_euler_along_the_teacher_has_the_second_moments_of_training(process):
     """The noised frame's step uses E[x_0 | x_t] in the place of x_0, which a line cannot tell apart."""
     grid = Discretisation(8)
-    training = predict_flow_map(PROCESSES[process], ConsistencyTraining(grid, metric="l2"))
-    distillation = predict_flow_map(PROCESSES[process], ConsistencyDistillation(grid, solver="euler"))
+    training = predict_flow_map(PROCESSES[process], BIDIRECTIONAL, ConsistencyTraining(grid, metric="l2"))
+    distillation = predict_flow_map(
+        PROCESSES[process], BIDIRECTIONAL, ConsistencyDistillation(grid, solver="euler")
+    )
     assert distillation == pytest.approx(training, abs=1e-6)
 
 
 def test_with_more_levels_both_tend_to_the_moments_of_data_and_distillation_is_nearer():
     """A line a step loses what of the step is no line, so that on a mixture both are of first order."""
-    moments = predict_flow_map(PROCESSES["A"], MeanFlow(power=0.0))
+    moments = predict_flow_map(PROCESSES["A"], BIDIRECTIONAL, MeanFlow(power=0.0))
 
     def error(loss, num_steps):
-        return apart(moments, predict_flow_map(PROCESSES["A"], replace(loss, grid=Discretisation(num_steps + 1))))
+        return apart(
+            moments,
+            predict_flow_map(PROCESSES["A"], BIDIRECTIONAL, replace(loss, grid=Discretisation(num_steps + 1))),
+        )
 
     training, distillation = ConsistencyTraining(metric="l2"), ConsistencyDistillation()
     assert error(training, 64) / error(training, 128) == pytest.approx(2, rel=0.01)
@@ -103,14 +118,14 @@ def test_with_more_levels_both_tend_to_the_moments_of_data_and_distillation_is_n
 
 def test_mean_flow_has_the_fixed_point_of_flow_matching():
     known = Laboratory(PROCESSES["A"].law, "gaussian").predict(MOMENTS).best.parameters
-    assert predict_flow_map(PROCESSES["A"], MeanFlow(power=0.0)) == pytest.approx(known, abs=1e-6)
+    assert predict_flow_map(PROCESSES["A"], BIDIRECTIONAL, MeanFlow(power=0.0)) == pytest.approx(known, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_flow_map_lands_where_it_is_predicted(name):
     work = quick(LOSSES[name])
     metrics, _ = run_to_the_end(work)
-    assert apart(metrics["parameters"], predict_flow_map(work.process, work.loss)) < TOLERANCE
+    assert apart(metrics["parameters"], predict_flow_map(work.process, work.method, work.loss)) < TOLERANCE
 
 
 @pytest.mark.slow
@@ -118,70 +133,32 @@ def test_a_flow_map_lands_where_it_is_predicted(name):
 def test_a_flow_map_lands_there_on_two_modes_as_the_laboratory_runs_it(name):
     work = replace(quick(LOSSES[name], "B"), training=RUN.training)
     metrics, _ = run_to_the_end(work)
-    assert apart(metrics["parameters"], predict_flow_map(work.process, work.loss)) < TOLERANCE
+    assert apart(metrics["parameters"], predict_flow_map(work.process, work.method, work.loss)) < TOLERANCE
 
 
 @pytest.mark.parametrize("process", ["A", "B"])
 def test_what_is_predicted_can_be_told_apart(process):
-    found = {name: one.best.parameters for name, one in flow_map_optima(PROCESSES[process]).items()}
-    assert found.keys() == PREDICTED.keys()
-    points = [predict_flow_map(PROCESSES[process], loss) for loss in LOSSES.values()]
+    found = flow_map_optima(PROCESSES[process], "gaussian")
+    assert found.keys() == {"consistency_training", "consistency_distillation"}
+    points = [predict_flow_map(PROCESSES[process], BIDIRECTIONAL, loss) for loss in LOSSES.values()]
     assert min(apart(a, b) for a, b in combinations(points, 2)) > TOLERANCE
-    for name, loss in PREDICTED.items():
-        assert found[name] == predict_flow_map(PROCESSES[process], loss)
-        assert flow_map_optima(PROCESSES[process])[name].integration_error < 1e-5
+    for name, prediction in found.items():
+        assert prediction.best.parameters == predict_flow_map(PROCESSES[process], BIDIRECTIONAL, LOSSES[name])
+        assert prediction.integration_error < 1e-5
 
 
 def test_a_prediction_is_of_a_loss_with_all_its_parameters():
-    assert {flow_map_name(loss): loss for loss in PREDICTED.values()} == PREDICTED
-    assert flow_map_name(ConsistencyTraining(EDM, metric="l2")) is None
-    assert flow_map_name(MeanFlow(mean=0.0, power=0.0)) == MOMENTS
-    assert flow_map_name(MeanFlow()) is None
-    assert flow_map_name(L2_ELBO) is None
-    assert flow_map_optima(PROCESSES["C"]) == {}
-
-
-def test_lines_begin_as_the_denoiser_of_a_gaussian_and_are_asked_at_their_levels_alone(rng):
-    law, grid = PROCESSES["A"].law, Discretisation(8)
-    student = LineByLevel(grid, law)
-    t = student.levels[1:, None]
-    x_t = torch.randn(7, 1, 1, 1, 1, generator=rng, dtype=torch.float64)
-    moments = gaussian(law.mean, law.covariance.sqrt())
-    torch.testing.assert_close(student(x_t, t), ExactDenoiser(lambda: moments)(x_t, t))
-    with pytest.raises(AssertionError, match="levels of its grid alone"):
-        student(x_t, t - 0.01)
-
-
-class TestGaussianFlow:
-    """That of N(0.3, 0.7^2)."""
-
-    def student(self):
-        student = GaussianFlow()
-        student.load_state_dict({"m": torch.tensor(0.3), "s": torch.tensor(0.7)})
-        return student
-
-    def test_no_step_at_all_is_the_denoiser(self, rng):
-        t = torch.rand(50, 1, generator=rng, dtype=torch.float64)
-        x_t = torch.randn(50, 1, 1, 1, 1, generator=rng, dtype=torch.float64)
-        law = gaussian(torch.tensor([0.3]).double(), torch.tensor([[0.7]]).double())
-        torch.testing.assert_close(self.student()(x_t, t, t), ExactDenoiser(lambda: law)(x_t, t))
-
-    def test_two_steps_lead_where_one_does(self, rng):
-        x = torch.randn(50, 1, 1, 1, 1, generator=rng, dtype=torch.float64)
-        student, ones = self.student(), torch.ones(50, 1, dtype=torch.float64)
-
-        def step(z, h, r):
-            x0_hat = student(z, h * ones, r * ones)
-            return z - (h - r) / h * (z - x0_hat)
-
-        once = 0.3 + 0.7 * x
-        torch.testing.assert_close(step(x, 1.0, 0.0), once, atol=1e-6, rtol=1e-6)  # 0.7 is one of float32
-        torch.testing.assert_close(step(step(x, 1.0, 0.4), 0.4, 0.0), step(x, 1.0, 0.0))
-        assert student.of_noise() == pytest.approx({"m": 0.3, "s": 0.7})
+    assert flow_map_name(BIDIRECTIONAL, TRAINING, 1) == "consistency_training"
+    assert flow_map_name(BIDIRECTIONAL, DISTILLATION, 1) == "consistency_distillation"
+    assert flow_map_name(BIDIRECTIONAL, ConsistencyTraining(EDM, metric="l2"), 1) is None
+    assert flow_map_name(BIDIRECTIONAL, MeanFlow(mean=0.0, power=0.0), 1) == MOMENTS
+    assert flow_map_name(BIDIRECTIONAL, MeanFlow(), 1) is None
+    assert flow_map_name(BIDIRECTIONAL, L2_ELBO, 1) is None
+    assert flow_map_name(BIDIRECTIONAL, TRAINING, 2) is None
 
 
 def test_what_is_measured_is_the_end_of_a_path_that_is_reported():
-    work = quick(PREDICTED["consistency_training"], num_steps=4, batch_size=64)
+    work = quick(TRAINING, num_steps=4, batch_size=64)
     work = replace(work, training=replace(work.training, report_every=1, checkpoint_every=1))
     metrics, seen = run_to_the_end(work)
     assert [progress.step for progress in seen] == [0, 1, 2, 3, 4]
@@ -202,14 +179,11 @@ def test_what_is_measured_is_the_end_of_a_path_that_is_reported():
         ({"loss": ConsistencyTraining(metric="l2")}, "grid must stay as it is and have one segment here"),
         ({"loss": ConsistencyDistillation(Discretisation(8, segments=2))}, "curriculum=constant, segments=2"),
         ({"loss": ConsistencyDistillation(EDM)}, "grid.spacing must begin at pure noise"),
-        ({"method": TEACHER_FORCING}, "method must be Bidirectional for one frame, got TeacherForcing"),
+        ({"method": TEACHER_FORCING}, "method must be Bidirectional for num_frames=1, got TeacherForcing"),
         ({"process": PROCESSES["C"]}, "num_frames must be 1 for the student gaussian, got 2"),
         ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
     ],
 )
 def test_what_has_no_known_line_is_refused(changes, says):
     with pytest.raises(ValueError, match=says):
-        replace(quick(PREDICTED["consistency_distillation"]), **changes)
-    if "process" in changes:
-        with pytest.raises(ValueError, match="num_frames must be 1 for the flow map of a line, got 2"):
-            predict_flow_map(changes["process"], LOSSES["mean_flow"])
+        replace(quick(DISTILLATION), **changes)

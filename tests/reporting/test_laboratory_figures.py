@@ -137,7 +137,7 @@ def test_labels_with_room_stand_where_they_are_wanted():
 def test_a_place_of_the_map_holds_what_coincides_and_who_settled_there(found):
     rows = [row for row in found.judged if row.process == "A" and row.critics == "exact"]
     named = objectives_on(found, "A", rows, every=True)
-    flow_maps = set(flow_map_optima(PROCESSES["A"]))
+    flow_maps = set(flow_map_optima(PROCESSES["A"], "gaussian"))
     assert named == {name for name in OPTIMA["A"] if not name.startswith("entropy")} | flow_maps
     sites = sites_of(found, "A", rows, named)
     of_forward = next(site for site in sites if "forward_kl" in site.objectives)
