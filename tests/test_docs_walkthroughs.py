@@ -33,6 +33,11 @@ SOURCES = f"""import json, os, sys
 sys.path.insert(0, os.getcwd())
 from pipeline.unit import sources_of
 print(json.dumps(sources_of({set(UNITS)!r})))"""
+MEASURED = """import json, sys
+from pipeline.config import load_params
+from pipeline.workspace import make_workspace
+run = load_params(make_workspace(sys.argv[1]) / "params.yaml").laboratory
+print(json.dumps([key[:3] for key in run.keys_of(0)]))"""  # under a profile; measuring takes half an hour
 yaml = YAML(typ="safe", pure=True)
 
 
@@ -44,6 +49,8 @@ def carried_out(page: Path, project: Path, work: Path, monkeypatch, tmp_path) ->
             case ("python3", "-m", "pipeline", *task) if tuple(task) in ELSEWHERE:
                 docs_rules.run(found, tmp_path, monkeypatch)
                 monkeypatch.undo()
+            case ("python3", "-m", "pipeline", "laboratory", "--profile", profile):
+                said[tuple(found.words)] = done(["-c", MEASURED, profile], project)
             case ("python3", "-m", "pipeline", *task):
                 said[tuple(task)] = through_the_door(tuple(task), project, work)
             case ("python", "-m", module, *rest):
@@ -61,8 +68,8 @@ def applied(page: Path, project: Path) -> None:
     for block in made:
         apply(block, project)
     paths = sorted({block.path for block in made if block.path and block.path.endswith(".py")})
-    done(["-m", "ruff", "format", "--check", *paths], project)
-    done(["-m", "ruff", "check", *paths], project)
+    for asked in (["format", "--check"], ["check"]) if paths else ():
+        done(["-m", "ruff", *asked, *paths], project)
 
 
 def test_the_page_that_adds_a_loss(tmp_path, monkeypatch):
@@ -120,3 +127,21 @@ def test_the_page_that_adds_a_source(tmp_path, monkeypatch):
     with np.load(workspace / "reports" / "evaluate" / "teacher-causal" / "samples.npz") as shown:
         assert shown["generated"].shape == shown["real"].shape
     assert record["metrics"]["fvd"]["floor"] < record["metrics"]["fvd"]["value"]
+
+
+def test_the_page_that_adds_a_process(tmp_path, monkeypatch):
+    page, project, work = DOCS / "adding-a-process.md", copied(tmp_path / "project"), tmp_path / "work"
+    applied(page, project)
+    said = carried_out(page, project, work, monkeypatch, tmp_path)
+    (predicted,) = (json.loads(text) for command, text in said.items() if command[0] == "pipeline.laboratory")
+    assert predicted["student"] == "frame_by_frame"
+    narrow, broad = (predicted["optima"][name]["parameters"]["s2"] for name in ("reverse_kl", "forward_kl"))
+    assert narrow < 0.5 * broad
+    measured = json.loads(said["python3", "-m", "pipeline", "laboratory", "--profile", "swing"])
+    assert [key for key in measured if key[1] == "swing"] == [
+        ["bidirectional-l2_elbo", "swing", "exact"],
+        ["teacher_forcing-dmd", "swing", "exact"],
+        ["teacher_forcing-dmd", "swing", "learned"],
+        ["self_forcing-dmd", "swing", "exact"],
+        ["self_forcing-gan_saturating", "swing", "exact"],
+    ]
