@@ -3,6 +3,7 @@
 `GaussianMixture` says the same of any points; this is several times as fast, with its gradient, on grids of nodes.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -36,10 +37,11 @@ class Quadratic(NamedTuple):
 
     def log_joint(self, x: Float[Tensor, "*N L F"]) -> Float[Tensor, "*N L K"]:
         """ln shares_k N_k(x)."""
-        f, g = torch.triu_indices(x.shape[-1], x.shape[-1])
-        features = torch.cat([x[..., f] * x[..., g], x], -1)
-        coefficients = torch.cat([self.second, self.first], -1)
-        return torch.einsum("...lp,lkp->...lk", features, coefficients) + self.constant
+        frames = x.unbind(-1)
+        pairs = [a * b for a, b in itertools.combinations_with_replacement(frames, 2)]
+        features = torch.stack([*pairs, *frames, torch.ones_like(frames[0])], -1)
+        coefficients = torch.cat([self.second, self.first, self.constant[..., None]], -1)
+        return torch.einsum("...lp,lkp->...lk", features, coefficients)
 
 
 def log_density(law: GaussianMixture, x: Float[Tensor, "*N L F"]) -> Float[Tensor, "*N L"]:

@@ -71,6 +71,15 @@ def entropy_weighted(beta: float) -> Divergence:
     return Divergence(lambda p, q: (1 - beta) * p - q, None, quadratic=True)
 
 
+def distilled(cross_entropy: float, adversary: float) -> Divergence:
+    """That much of the cross-entropy, and of the softened reverse KL."""
+
+    def softened(p: Tensor, q: Tensor) -> Tensor:
+        return adversary * (F.softplus(p - q) - LN2)
+
+    return Divergence(lambda p, q: softened(p, q) - cross_entropy * q, softened, quadratic=False)
+
+
 @runtime_checkable
 class Comparison(Protocol):
     """A student's law against that of data, at levels; what does not depend on the student is computed once."""

@@ -17,6 +17,7 @@ from pipeline.laboratory.divergences import (
     SOFTENED_REVERSE_KL,
     Clips,
     Divergence,
+    distilled,
     entropy_weighted,
 )
 from pipeline.laboratory.objective import Build, Objective, Value, per_frame, several_frames, weighted_sum
@@ -30,9 +31,9 @@ from pipeline.laboratory.of_laws import (
     of_field,
     of_restored,
 )
-from pipeline.laboratory.quadrature import TIME_WEIGHTS, Precision, after_clean, independent, normal_nodes, shared
+from pipeline.laboratory.quadrature import TIME_WEIGHTS, Precision, after_clean, independent, shared
 from pipeline.laboratory.regressions import after_own_frames_regressed, after_true_frames_regressed, regressed
-from pipeline.laboratory.wasserstein import squared_wasserstein
+from pipeline.laboratory.wasserstein import has_wasserstein, squared_wasserstein
 from pipeline.models.linear_gaussian import Chain
 
 DIVERGENCES = {
@@ -41,7 +42,6 @@ DIVERGENCES = {
     "jensen_shannon": JENSEN_SHANNON,
     "softened_reverse_kl": SOFTENED_REVERSE_KL,
 }
-CROSS_ENTROPY = entropy_weighted(1.0)
 ENTROPY_WEIGHTS = (-0.5, -0.2, 0.2, 0.5, 0.8, 1.0)
 ADD_WEIGHT, PAGODA_WEIGHT = 0.4, 0.1  # of their adversaries
 CLEANED = Independent(
@@ -73,8 +73,7 @@ def _detached(data: GaussianMixture, clips: Clips, chain: Chain, frozen: Chain) 
 
 
 def _wasserstein(data: GaussianMixture, precision: Precision) -> Value:
-    nodes = normal_nodes(1, precision) if data.num_frames == 1 else None
-    distance = squared_wasserstein(data, nodes)
+    distance = squared_wasserstein(data, precision)
     return lambda chain, _: distance(chain)
 
 
@@ -90,12 +89,12 @@ def _of_restored(divergence: Divergence) -> Build:
     return of_restored(divergence, averaged(shared, TIME_WEIGHTS["score"]), CLEANED)
 
 
-def _add(cross_entropy: Build, softened_reverse_kl: Build) -> Build:
-    """The squared distance to a stopped answer, a mean over clips and frames, descends twice the cross-entropy.
+def _add(judged: Callable[[Divergence], Build]) -> Build:
+    """Of whole clips: the squared distance to a stopped answer descends twice the cross-entropy.
 
-    Beside true contexts the adversary is a mean over frames, too; of whole clips it is not.
+    It is a mean over clips and frames, where the adversary's loss is one over clips alone.
     """
-    return weighted_sum((2.0, cross_entropy), (ADD_WEIGHT, softened_reverse_kl))
+    return lambda data, precision: judged(distilled(2 / data.num_frames, ADD_WEIGHT))(data, precision)
 
 
 def _pagoda(regression: Build, jensen_shannon: Build) -> Build:
@@ -153,7 +152,7 @@ OBJECTIVES: dict[str, Objective] = {
         is_field=True,
         easier="reverse_kl_averaged_x0",
     ),
-    "wasserstein": Objective(_wasserstein, applies=lambda data: data.num_frames == 1 or data.num_components == 1),
+    "wasserstein": Objective(_wasserstein, applies=has_wasserstein, easier="forward_kl"),
     **{
         f"teacher_forcing_{name}": Objective(
             after_true_frames(divergence, at_clean), applies=several_frames, easier=name
@@ -192,17 +191,9 @@ OBJECTIVES: dict[str, Objective] = {
             ("fisher_averaged_x0", FISHER, _x0_size, "fisher_averaged_x0"),
         )
     },
-    "add": Objective(
-        _add(per_frame(_of_clips(CROSS_ENTROPY)), _of_clips(SOFTENED_REVERSE_KL)), applies=_of_two_frames_at_most
-    ),
-    "teacher_forcing_add": Objective(
-        _add(_after_true_frames(CROSS_ENTROPY), _after_true_frames(SOFTENED_REVERSE_KL)), applies=_of_two_frames
-    ),
-    f"{RESTORED}add": Objective(
-        _add(per_frame(_of_restored(CROSS_ENTROPY)), _of_restored(SOFTENED_REVERSE_KL)),
-        applies=_of_two_modes,
-        easier="add",
-    ),
+    "add": Objective(_add(_of_clips), applies=_of_two_frames_at_most),
+    "teacher_forcing_add": Objective(_after_true_frames(distilled(2.0, ADD_WEIGHT)), applies=_of_two_frames),
+    f"{RESTORED}add": Objective(_add(_of_restored), applies=_of_two_modes, easier="add"),
     "kd": Objective(regressed(None, upwards=False), applies=_of_two_frames),
     "teacher_forcing_kd": Objective(after_true_frames_regressed, applies=_of_two_frames),
     f"{RESTORED}kd": Objective(regressed(CLEANED, upwards=False), applies=_of_two_frames),
