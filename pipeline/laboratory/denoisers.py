@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.data.processes_mixture import GaussianMixture
+from pipeline.diffusion.log_snr import Coefficients
 from pipeline.interfaces import NoiseLevel, Video
 from pipeline.laboratory.closed_forms import (
     denoised,
@@ -43,12 +44,16 @@ class LawDenoiser(ClosedForm, ABC):
     def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
         assert end is None
         ask = denoised if self.spec.backbone.attention == "full" else denoised_causally
-        return ask(self.law(), x_t, self.spec.schedule.at(t.double()))
+        return ask(self.law(), x_t, self._at(t))
 
     def beside(self, x_t: Video, t: NoiseLevel, context: Video, end: NoiseLevel | None = None) -> Video:
         """E[x_f | x_f,t and the clean frames before it]."""
         assert end is None
-        return denoised_beside(self.law(), x_t, self.spec.schedule.at(t.double()), context)
+        return denoised_beside(self.law(), x_t, self._at(t), context)
+
+    def _at(self, t: NoiseLevel) -> Coefficients:
+        """Of one clip where all have the same levels, as along a flow: gains are then theirs together."""
+        return self.spec.schedule.at((t[:1] if (t == t[:1]).all() else t).double())
 
 
 class ExactDenoiser(LawDenoiser):

@@ -184,3 +184,14 @@ def test_pushed_forward_frames_are_clean_or_follow_those_before(first):
     assert (law.mean - mean).abs().max() < TOLERANCE
     assert (law.covariance + law.mean[:, None] * law.mean - second).abs().max() < TOLERANCE
     assert law.num_components == 1 + 7 * data.num_components
+
+
+@pytest.mark.parametrize(("attention", "whole"), [("full", denoised), ("causal", denoised_causally)])
+def test_levels_that_all_clips_share_are_those_of_each(attention, whole):
+    law, (x_t, t, context) = mixture(2, 3), frames_and_levels(3)
+    shared = t[6].expand(9, -1)
+    at, _ = coefficients(shared)
+    student = ExactDenoiser(lambda: law, attention)
+    assert (student(x_t, shared) - whole(law, x_t, at)).abs().max() < TOLERANCE
+    beside = student.beside(x_t, shared, context)
+    assert (beside - denoised_beside(law, x_t, at, context)).abs().max() < TOLERANCE
