@@ -37,6 +37,7 @@ class SinkhornDivergence:
         kernels = (torch.exp(-((line[:, None] - line).square()) / blur) for line in lines)
         self._first, self._second = (kernel.where(kernel > FAINT, 0) for kernel in kernels)
         self._q = self._shares(GaussianMixture(data.shares, apart, data.factors))
+        self._v = self._q  # of the last student: the next is not far from it
         self._to_itself, _ = self._transport(self._q)
 
     def __call__(self, factor: Float[Tensor, "2 2"]) -> Float[Tensor, ""]:
@@ -57,7 +58,7 @@ class SinkhornDivergence:
 
     def _transport(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """OT(q, p) and its derivative in p, which is blur ln(v / p): the coupling is u exp(-|x - y|^2 / blur) v."""
-        u, v = torch.ones_like(p), p
+        u, v = torch.ones_like(p), self._v
         for number in range(MAX_ITERATIONS):
             power = 1.0 if number < NUM_PLAIN else OVERRELAXED
             u = u * (self._q / (self._blurred(v) * u)) ** power
@@ -70,6 +71,7 @@ class SinkhornDivergence:
             v = v * needed**power
         else:
             raise RuntimeError(f"transport does not converge in {MAX_ITERATIONS} iterations at blur={self.blur}")
+        self._v = v
         of_data, of_student = (self.blur * (scaling / law).log() for scaling, law in ((u, self._q), (v, p)))
         return (self._q * of_data).sum() + (p * of_student).sum(), of_student
 
