@@ -64,7 +64,7 @@ class SmallScore(ClosedForm):
     def forward(self, x_t: Video, t: NoiseLevel, end: NoiseLevel | None = None) -> Video:
         assert end is None
         centred, at, *features = self.scale.noised(x_t, t)
-        return self.scale.to_x0(self.network(torch.cat(features, -1)), centred, at)
+        return self.scale.to_x0(self.network(torch.cat(features, -1).float()), centred, at)
 
 
 class SmallDiscriminator(Discriminator):
@@ -77,7 +77,7 @@ class SmallDiscriminator(Discriminator):
 
     def forward(self, x_t: Video, t: NoiseLevel) -> Float[Tensor, " B"]:
         _, _, *features = self.scale.noised(x_t, t)
-        return self.network(torch.cat(features, -1)).sum((1, 2, 3, 4))
+        return self.network(torch.cat(features, -1).float()).sum((1, 2, 3, 4))
 
 
 class NextFrames(nn.Module):
@@ -92,7 +92,7 @@ class NextFrames(nn.Module):
         answers = []
         for f, network in enumerate(self.networks):
             asked = torch.stack([scaled[..., f], level[..., f]], -1)
-            answers.append(network(torch.cat([clean[..., :f], asked], -1)))
+            answers.append(network(torch.cat([clean[..., :f], asked], -1).float()))
         return torch.cat(answers, -1)
 
 
@@ -122,6 +122,7 @@ class NextDiscriminator(Discriminator):
 
 
 def _network(num_inputs: int, width: int, num_outputs: int) -> nn.Sequential:
+    """In float32, as networks are; frames and what is made of its answers stay in float64."""
     sizes = (num_inputs, width, width)
     hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.SiLU())]
-    return nn.Sequential(*hidden, nn.Linear(width, num_outputs)).double()
+    return nn.Sequential(*hidden, nn.Linear(width, num_outputs))
