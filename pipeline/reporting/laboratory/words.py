@@ -17,6 +17,9 @@ DIVERGENCES = {
     "none": "no divergence",
     "add": "ADD's objective",
     "pagoda": "PaGoDA's objective",
+    "kd": "distance to the ends of the flow",
+    "consistency_training": "fixed point of consistency training",
+    "consistency_distillation": "fixed point of consistency distillation",
 }
 AVERAGES = {  # by the end of a name, the longest first
     "_averaged_independent": ", frames noised apart",
@@ -27,12 +30,14 @@ FRAMES = {
     "teacher_forcing_": ", frame by frame",
     "diffusion_forcing_": ", of restored clips",
     "self_forcing_detached_": ", context detached",
+    "self_forcing_": ", of own frames",
 }
 SHORT_AVERAGES = {"_averaged_independent": " apart", "_averaged_x0": " (x0)"}
 SHORT_FRAMES = {
     ", frame by frame": ", by frame",
     ", of restored clips": ", restored",
     ", context detached": ", detached",
+    ", of own frames": ", own frames",
 }
 FORCINGS = {  # of L2: which noise its frames have
     "bidirectional": "of the clip",
