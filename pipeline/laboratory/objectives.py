@@ -106,12 +106,12 @@ def _of_two_frames(data: GaussianMixture) -> bool:
     return data.num_frames == 2
 
 
-def _of_two_frames_at_most(data: GaussianMixture) -> bool:
-    return data.num_frames <= 2
-
-
 def _of_two_modes(data: GaussianMixture) -> bool:
     return data.num_frames == data.num_components == 2  # of more, minutes
+
+
+def _of_one_frame_or_two_modes(data: GaussianMixture) -> bool:
+    return data.num_frames == 1 or _of_two_modes(data)
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -191,20 +191,20 @@ OBJECTIVES: dict[str, Objective] = {
             ("fisher_averaged_x0", FISHER, _x0_size, "fisher_averaged_x0"),
         )
     },
-    "add": Objective(_add(_of_clips), applies=_of_two_frames_at_most),
-    "teacher_forcing_add": Objective(_after_true_frames(distilled(2.0, ADD_WEIGHT)), applies=_of_two_frames),
+    "add": Objective(_add(_of_clips), applies=_of_one_frame_or_two_modes),
+    "teacher_forcing_add": Objective(_after_true_frames(distilled(2.0, ADD_WEIGHT)), applies=_of_two_modes),
     f"{RESTORED}add": Objective(_add(_of_restored), applies=_of_two_modes, easier="add"),
-    "kd": Objective(regressed(None, upwards=False), applies=_of_two_frames),
+    "kd": Objective(regressed(None, upwards=False), applies=_of_two_modes),
     "teacher_forcing_kd": Objective(after_true_frames_regressed, applies=_of_two_frames),
-    f"{RESTORED}kd": Objective(regressed(CLEANED, upwards=False), applies=_of_two_frames),
+    f"{RESTORED}kd": Objective(regressed(CLEANED, upwards=False), applies=_of_two_modes),
     "self_forcing_detached_kd": Objective(
         after_own_frames_regressed, is_field=True, applies=_of_two_frames, easier="teacher_forcing_kd"
     ),
     "pagoda": Objective(
-        _pagoda(regressed(None, upwards=True), _of_clips(JENSEN_SHANNON)), applies=_of_two_frames_at_most
+        _pagoda(regressed(None, upwards=True), _of_clips(JENSEN_SHANNON)), applies=_of_one_frame_or_two_modes
     ),
     "teacher_forcing_pagoda": Objective(
-        _pagoda(after_true_frames_regressed, _after_true_frames(JENSEN_SHANNON)), applies=_of_two_frames
+        _pagoda(after_true_frames_regressed, _after_true_frames(JENSEN_SHANNON)), applies=_of_two_modes
     ),
     f"{RESTORED}pagoda": Objective(
         _pagoda(regressed(CLEANED, upwards=True), _of_restored(JENSEN_SHANNON)),
