@@ -10,7 +10,7 @@ from pipeline.data.processes import Process
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.noise_levels import Independent
-from pipeline.laboratory.flow_map_lines import ends_on_data, ends_on_own_frames
+from pipeline.laboratory.flow_map_lines import ends, ends_on_own_frames
 from pipeline.laboratory.optima import Optimum, Prediction, moments
 from pipeline.laboratory.quadrature import CHECK, FINE, Precision
 from pipeline.laboratory.reached import Standing
@@ -72,7 +72,7 @@ def predict_flow_map(
         case ConsistencyDistillation() if isinstance(method, SelfForcing):
             found = form.values(ends_on_own_frames(law, loss, precision))
         case ConsistencyTraining() | ConsistencyDistillation():
-            found = form.values(ends_on_data(law, loss, precision))
+            found = form.values(ends(law, law, loss, precision))
         case _:
             raise AssertionError(loss)
     return dict(zip(form.names, found, strict=True))

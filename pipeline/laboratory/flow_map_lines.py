@@ -37,41 +37,14 @@ class Pairs(NamedTuple):
     variance: Float[Tensor, "steps F F"]  # of the upper point
 
 
-def ends_on_data(data: GaussianMixture, loss: ConsistencyLoss, precision: Precision) -> dict[str, float]:
-    """The chain m1, s1, and of two frames c, m2, s2, of what lines that met data make of noise, after clean frames.
-
-    Where lines have levels of their own, only those after clean frames count, so that diffusion forcing, whose
-    other contexts have other lines, ends where teacher forcing does.
-    """
-    return _ends(data, data, loss, precision)
-
-
-def ends_on_own_frames(
-    data: GaussianMixture, loss: ConsistencyDistillation, precision: Precision
-) -> dict[str, float]:
-    """The same of a student that meets its own frames: the fixed point theta = T(theta) of their law.
-
-    T(theta) are the ends of lines that met the frames of theta, along the teacher of data. On Gaussian data the
-    teacher's steps are lines, which fit whatever frames there are: T is constant, and self forcing ends where
-    teacher forcing does. On mixtures T moves as far as those steps bend over the student's frames. It is iterated
-    from the ends of data on; that all starts lead there is tried in tests, and not shown.
-
-    Raises:
-        NoOptimumError: the iteration does not end.
-    """
-    chain = ends_on_data(data, loss, precision)
-    for _ in range(MAX_ITERATIONS):
-        own = chain_law(Chain(*torch.tensor(list(chain.values()), dtype=torch.float64)), data.num_frames)
-        last, chain = chain, _ends(own, data, loss, precision)
-        if max(abs(chain[name] - value) for name, value in last.items()) < CONVERGED:
-            return chain
-    raise NoOptimumError(f"a student's own frames lead on and on: after {MAX_ITERATIONS} iterations {chain}")
-
-
-def _ends(
+def ends(
     met: GaussianMixture, data: GaussianMixture, loss: ConsistencyLoss, precision: Precision
 ) -> dict[str, float]:
-    """met: the law of the frames that are noised."""
+    """The chain m1, s1, and of two frames c, m2, s2, of what lines make of noise, a later frame after a clean one.
+
+    met: the law of the frames that were noised for them; of data, of which the teacher knows, or of a student.
+    Noised contexts have lines of their own, so that diffusion forcing ends where teacher forcing does.
+    """
     chain: dict[str, float] = {}
     for frame in range(1, met.num_frames + 1):
         match loss:
@@ -81,6 +54,28 @@ def _ends(
                 pairs = _of_distillation(met.first(frame), data.first(frame), loss, precision)
         chain |= _of_noise(met.first(frame), pairs, loss.grid)
     return chain
+
+
+def ends_on_own_frames(
+    data: GaussianMixture, loss: ConsistencyDistillation, precision: Precision
+) -> dict[str, float]:
+    """Of a student that meets its own frames: the fixed point theta = T(theta), the ends on the frames of theta.
+
+    On Gaussian data the teacher's steps are lines, which fit whatever frames there are: T is constant, and self
+    forcing ends where teacher forcing does. On mixtures T moves as far as those steps bend over the student's
+    frames. That there is a fixed point, and one alone, is not shown: T is iterated from the ends on data on, and
+    where that ends, training that lags behind T does, too.
+
+    Raises:
+        NoOptimumError: the iteration does not end.
+    """
+    chain = ends(data, data, loss, precision)
+    for _ in range(MAX_ITERATIONS):
+        own = chain_law(Chain(*torch.tensor(list(chain.values()), dtype=torch.float64)), data.num_frames)
+        last, chain = chain, ends(own, data, loss, precision)
+        if max(abs(chain[name] - value) for name, value in last.items()) < CONVERGED:
+            return chain
+    raise NoOptimumError(f"a student's own frames lead on and on: after {MAX_ITERATIONS} iterations {chain}")
 
 
 def _of_noise(met: GaussianMixture, pairs: Pairs, grid: Discretisation) -> dict[str, float]:

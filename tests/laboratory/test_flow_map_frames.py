@@ -24,12 +24,14 @@ from pipeline.laboratory.flow_map import (
     flow_map_optima,
     predict_flow_map,
 )
+from pipeline.laboratory.flow_map_lines import ends
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.flow_map_students import GaussianFlow, LineByLevel
 from pipeline.laboratory.laws import chain_law
 from pipeline.laboratory.measure import ONE_STEP
 from pipeline.laboratory.objectives import CLEANED
 from pipeline.laboratory.optima import Laboratory
+from pipeline.laboratory.quadrature import COARSE
 from pipeline.losses.mean_flow import MeanFlow
 from pipeline.methods.bidirectional import Bidirectional
 from pipeline.methods.diffusion_forcing import DiffusionForcing
@@ -108,6 +110,16 @@ def test_steps_that_are_lines_lead_alike_from_whatever_frames():
     beside_data, beside_own = (predict_flow_map(ONE_MODE, method, DISTILLATION) for method in (TRUE, OWN))
     assert beside_own == pytest.approx(beside_data, abs=1e-9)
     assert apart(predict_flow_map(D, OWN, DISTILLATION), predict_flow_map(D, TRUE, DISTILLATION)) > 0.2
+
+
+@pytest.mark.parametrize("start", [(0.0, 0.3, 0.0, 0.0, 0.3), (-4.0, 3.0, 2.0, -3.0, 2.0)])
+def test_own_frames_lead_to_one_student_from_afar(start):
+    """Where a map contracts, training finds its fixed point from any start."""
+    chain = torch.tensor(start, dtype=torch.float64)
+    for _ in range(9):
+        chain = torch.tensor([*ends(chain_law(Chain(*chain), 2), D.law, DISTILLATION, COARSE).values()]).double()
+    found = predict_flow_map(D, OWN, DISTILLATION)
+    assert apart(dict(zip(found, chain.tolist(), strict=True)), found) < 1e-3
 
 
 def gradients(student, method, loss, *, num_batches=24):
