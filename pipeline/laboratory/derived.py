@@ -32,6 +32,7 @@ from pipeline.methods.teacher_forcing import TeacherForcing
 
 CLEAN = 1e-3  # levels up to here are as good as none
 FINE_STEPS = 16  # of Heun's method, with which a flow ends where it is predicted to
+FREE_RATIO = 1e6  # of densities, up to which f-distill must not cut it
 NONE = "none"  # claimed: of no divergence between the student's clips and data
 READINGS = ("table", "text")  # of the claims: divergences of clean clips, and averaged over noise
 WEIGHTINGS: dict[Weighting, str] = {
@@ -172,7 +173,8 @@ def _of_law(loss: Loss) -> str | None:
         case Gan(score_level="shared") if loss.objective in GAN_OBJECTIVES:
             return _averaged(GAN_OBJECTIVES[loss.objective], loss)
         case FDistill(normaliser=False, score_level="shared") if loss.f_divergence in DIVERGENCES:
-            return _averaged(loss.f_divergence, loss)
+            is_free = loss.ratio_min <= 1 / FREE_RATIO and loss.ratio_max >= FREE_RATIO
+            return _averaged(loss.f_divergence, loss) if is_free else None
         case Add(score_level="shared", level_weight="score", gan_weight=weight, gan=Gan(score_level="shared")):
             same = (loss.level_min, loss.level_max) == (loss.gan.level_min, loss.gan.level_max)
             known = weight == ADD_WEIGHT and loss.gan.objective == "non_saturating"
