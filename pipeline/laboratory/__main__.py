@@ -6,6 +6,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+NAMES = """\
+names of objectives: p is the student, q data; w weighs noise levels t ~ U[0.02, 0.98] of flow matching
+  forward_kl, reverse_kl           KL(q || p), KL(p || q) of clean clips
+  jensen_shannon                   of clean clips; a saturating GAN descends it
+  softened_reverse_kl              2 KL((p + q) / 2 || q); a non-saturating GAN descends it
+  NAME_averaged, NAME_averaged_x0  of noised clips, mean over t with w = 1 (DMD in score space), and with
+                                   w = sigma^2 / alpha^2 (DMD in x0 space), of fisher sigma^4 / alpha^2
+  NAME_averaged_independent        every frame at a level of its own
+  entropy_B                        KL(p || q) + B times the entropy of p
+  fisher                           mean squared difference of the scores; fisher_averaged_x0 is SiD at alpha = 1/2
+  sid_A, dmd_normalised            fields of SiD at alpha = A, and of DMD with its normaliser in many pixels
+  wasserstein                      squared Wasserstein-2 distance, up to two frames or one Gaussian
+  l2_W_M                           denoising loss with weighting W (elbo, eps, flow) under the method M
+  add, kd, pagoda, consistency_*   what these losses descend or settle on
+  teacher_forcing_NAME             of each next frame beside true frames
+  diffusion_forcing_NAME           of clips of data of which the student restored some frames
+  self_forcing_detached_NAME       where the gradient stops at the student's own earlier frames
+
+printed: parameters of the optimum; value in nats, null for a field, which has none; others: local optima;
+integration_error: how far quadrature may have moved it; flat: parameters that it does not fix; forward_kl and
+reverse_kl there; kept: share of each component of data among the student's clips"""
+
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0, or 2 for what cannot be predicted."""
@@ -29,7 +51,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m pipeline.laboratory", description=__doc__)
     tasks = parser.add_subparsers(dest="task", required=True, parser_class=_Parser)
-    predict = tasks.add_parser("predict", help="the optimum of every objective, computed")
+    predict = tasks.add_parser(
+        "predict",
+        help="the optimum of every objective, computed",
+        epilog=NAMES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     predict.add_argument("--process", required=True, help="by its name in laboratory.settings of params.yaml")
     predict.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: params.yaml")
     predict.add_argument("--student", help="gaussian, frame_by_frame or tied; default: that of the process")
