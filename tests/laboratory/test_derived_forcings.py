@@ -1,6 +1,7 @@
 """What is derived of judged laws and regressions under the forcings, and where nothing is."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from pipeline.methods.self_forcing import SelfForcing
 from pipeline.methods.teacher_forcing import TeacherForcing
 
 SELF_FORCING = SelfForcing(Sampler(num_steps=1))
-DIFFUSION_FORCING = DiffusionForcing(noise_levels=CLEANED)
+DIFFUSION_FORCING: Any = DiffusionForcing(noise_levels=CLEANED)
 KD, PAGODA = Kd(num_steps=FINE_STEPS), Pagoda(num_steps=FINE_STEPS)
 SID, ADD = Sid(normaliser=False), Add(level_weight="score")
 F_DISTILL = FDistill(space="score", normaliser=False, ratio_min=1e-6, ratio_max=1e6)

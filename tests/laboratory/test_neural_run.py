@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipeline.config import parse_params
 from pipeline.diffusion.adaptive import AdaptiveSpec
 from pipeline.laboratory.measure import ONE_STEP
 from pipeline.laboratory.neural_run import NeuralCell, NeuralRun, NeuralTask
@@ -31,6 +32,8 @@ from sweeps.laboratory_neural import (
     num_updates,
 )
 from sweeps.runner import PARTS
+from tests.parameters import raw
+from tests.processes import PROCESSES
 
 TF_OWN = ("teacher_forcing-l2", "own")
 SHORT = TrainingSpec(num_steps=2, batch_size=8, report_every=1, checkpoint_every=2)
@@ -62,7 +65,7 @@ RUN = NeuralRun(
 
 
 def test_who_begins_from_nobody_comes_first():
-    tasks = RUN.tasks(seed=5)
+    tasks = RUN.tasks(PROCESSES["D"], seed=5)
     assert list(tasks) == ["teacher_forcing-l2", "bidirectional-l2", "self_forcing-gan"]
     begun = tasks["self_forcing-gan"]
     assert begun.inputs == {"init": "teacher_forcing-l2", "critic": "bidirectional-l2"}
@@ -74,7 +77,7 @@ def test_who_begins_from_nobody_comes_first():
 
 
 def test_origins_of_all_seeds_come_first_and_the_estimators_once():
-    tasks = neural_tasks(RUN, seed=5)
+    tasks = neural_tasks(replace(parse_params(raw()).laboratory, neural=RUN), seed=5)
     assert [(key.process, key.seed) for key in tasks] == [
         *[(name, seed) for seed in (5, 6, 7) for name in ("teacher_forcing-l2", "bidirectional-l2")],
         *[("self_forcing-gan", seed) for seed in (5, 6, 7)],
@@ -114,14 +117,12 @@ def test_origins_of_all_seeds_come_first_and_the_estimators_once():
 )
 def test_a_cell_that_cannot_be_trained_is_refused(name, wrong, says):
     with pytest.raises(ValueError, match=says):
-        replace(RUN, cells={**CELLS, name: wrong})
+        replace(RUN, cells={**CELLS, name: wrong}).tasks(PROCESSES["D"], seed=0)
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"process": "Z"}, "process must be one of A, B, C, D"),
-        ({"process": "A"}, "process must be one of several frames, got A"),
         ({"num_seeds": 0}, "num_seeds must be at least 1, got 0"),
         ({"num_paths": 32}, "num_samples must be at least 32, got 16"),
         ({"bias_samples": (8,)}, r"num_samples\[0\] must be at least 16, got 8"),
@@ -130,7 +131,7 @@ def test_a_cell_that_cannot_be_trained_is_refused(name, wrong, says):
 )
 def test_a_run_that_cannot_be_made_is_refused(changes, says):
     with pytest.raises(ValueError, match=says):
-        replace(RUN, **changes)
+        replace(RUN, **changes).tasks(PROCESSES["D"], seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORCING_GRID_WORK", str(tmp_path_factory.mktemp("work")))
         found, shares = {}, {}
-        for name, task in RUN.tasks(seed=0).items():
+        for name, task in RUN.tasks(PROCESSES["D"], seed=0).items():
             shares[name] = []
             units = in_turn(task, lambda share, *_, of=shares[name]: of.append(share))
             make_after_origins(task, units)
