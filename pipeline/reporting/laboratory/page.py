@@ -33,6 +33,7 @@ from pipeline.reporting.laboratory.results import (
     read_laboratory,
 )
 from pipeline.reporting.laboratory.rollouts import draw_exposure
+from pipeline.reporting.laboratory.whole_grid import grid_tables
 from pipeline.reporting.markup import STYLE, picture, table, warned
 from pipeline.reporting.style import theme
 from pipeline.unit import replace_file
@@ -100,6 +101,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
             f'<h3>The same on the other processes</h3><div class="maps">{others}</div>' if rest else "",
         ],
         "Tempting claims, and what students say": [_question(found, one, figures) for one in answered(found)],
+        "The whole grid": grid_tables(found),
         "Every cell": cells_tables(found),
         **(
             {"Which modes are kept": [_drawn(draw_modes(found, figures / f"{PREFIX}modes.svg"), "modes", found)]}
