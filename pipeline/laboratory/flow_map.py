@@ -11,7 +11,8 @@ from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.flow_map_lines import ends, ends_on_own_frames
-from pipeline.laboratory.optima import Optimum, Prediction, moments
+from pipeline.laboratory.moments import of_moments
+from pipeline.laboratory.optima import Optimum, Prediction
 from pipeline.laboratory.quadrature import CHECK, FINE, Precision
 from pipeline.laboratory.reached import Standing
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
@@ -68,7 +69,7 @@ def predict_flow_map(
     law, form = process.law, STUDENTS[STUDENT[process.num_frames]]
     match loss:
         case MeanFlow():
-            found = moments(law, form)
+            found = of_moments(law, form)
         case ConsistencyDistillation() if isinstance(method, SelfForcing):
             found = form.values(ends_on_own_frames(law, loss, precision))
         case ConsistencyTraining() | ConsistencyDistillation():

@@ -15,7 +15,7 @@ from pipeline.grid import Cell
 from pipeline.interfaces import Progress
 from pipeline.laboratory.critics import CRITICS, Solved, exact_critics, learned_critics
 from pipeline.laboratory.laws import detached, judged_law
-from pipeline.laboratory.optima import moments
+from pipeline.laboratory.moments import of_moments
 from pipeline.laboratory.reached import Standing
 from pipeline.laboratory.students import DenoisingStudent, GeneratingStudent
 from pipeline.losses.add import Add
@@ -121,7 +121,7 @@ class Measure:
 
     def _start(self, law: GaussianMixture) -> LinearGaussianStudent:
         spec = LinearGaussianSpec(self.student, law.num_frames)
-        values = dict(zip(STUDENTS[self.student].names, moments(law, STUDENTS[self.student]), strict=True))
+        values = dict(zip(STUDENTS[self.student].names, of_moments(law, STUDENTS[self.student]), strict=True))
         return LinearGaussianStudent(spec, **values)
 
     def _state(self, own: LinearGaussianStudent, law: GaussianMixture) -> tuple[TrainState, Loss, Method]:

@@ -1,7 +1,7 @@
 """The predicted optimum of a student under every objective: several starts, then Newton at the finest precision."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import minimize, root
 
 from pipeline.data.processes_mixture import GaussianMixture
+from pipeline.laboratory.moments import of_moments
 from pipeline.laboratory.objective import Objective, Value
 from pipeline.laboratory.objectives import OBJECTIVES
 from pipeline.laboratory.quadrature import CHECK, COARSE, FINE, Precision
@@ -99,7 +100,7 @@ def objectives_for(data: GaussianMixture) -> dict[str, Objective]:
 
 
 class Laboratory:
-    """A process and a student: the predictions of all objectives, each computed once.
+    """A process and a student: where every objective is least, the easier ones first.
 
     num_pixels: independent ones, with which values grow.
     """
@@ -111,11 +112,6 @@ class Laboratory:
         self.form = check_student(student, data.num_frames)
         self._optima: dict[str, list[Vector]] = {}
         self._standing = Standing(data, num_pixels=num_pixels)
-
-    def predictions(self) -> Iterator[tuple[str, Prediction]]:
-        """Of every objective that is known for these data, by name."""
-        for name in objectives_for(self.data):
-            yield name, self.predict(name)
 
     def predict(self, name: str) -> Prediction:
         """The optimum of an objective.
@@ -243,22 +239,5 @@ def _starts(data: GaussianMixture, form: Form) -> list[Vector]:
         for group in itertools.combinations(range(count), size):
             shares = data.shares[list(group)]
             part = GaussianMixture(shares / shares.sum(), data.means[list(group)], data.factors[list(group)])
-            starts.extend(_from_moments(part, form, scale) for scale in SCALES)
+            starts.extend(np.array(of_moments(part, form, scale)) for scale in SCALES)
     return starts
-
-
-def moments(data: GaussianMixture, form: Form) -> list[float]:
-    """The parameters of a student that has those of the first two frames of data."""
-    return _from_moments(data, form, 1.0).tolist()
-
-
-def _from_moments(data: GaussianMixture, form: Form, scale: float) -> Vector:
-    """Of its first two frames."""
-    mean, covariance = data.mean, data.covariance
-    chain = {"m1": mean[0].item(), "s1": scale * covariance[0, 0].sqrt().item()}
-    if data.num_frames > 1:
-        slope = covariance[0, 1] / covariance[0, 0]
-        rest = (covariance[1, 1] - slope * covariance[0, 1]).sqrt()
-        shift = mean[1] - slope * mean[0]
-        chain |= {"c": slope.item(), "m2": shift.item(), "s2": scale * rest.item()}
-    return np.array(form.values(chain))
