@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from pipeline.data.processes_mixture import GaussianMixture, gaussian
+from pipeline.data.processes_mixture import SHARE_TOLERANCE, GaussianMixture, gaussian
 from pipeline.rules import above, at_least
 
 
@@ -40,9 +40,7 @@ class LineMixture:
                 f"stds={self.stds}"
             )
         above(0, **{f"stds[{k}]": std for k, std in enumerate(self.stds)})
-        above(0, **{f"shares[{k}]": share for k, share in enumerate(self.shares)})
-        if abs(sum(self.shares) - 1) > 1e-9:
-            raise ValueError(f"shares must sum to 1, got {self.shares}")
+        _check_shares(self.shares)
         if self.num_frames != 1:
             raise ValueError(f"num_frames must be 1 for a mixture on the line, got {self.num_frames}")
 
@@ -108,6 +106,7 @@ class PersistentModes:
             raise ValueError(
                 f"shares must be one a mode: {len(self.shares)} shares={self.shares}, {len(self.modes)} modes"
             )
+        _check_shares(self.shares)
 
     @property
     def law(self) -> GaussianMixture:
@@ -167,6 +166,12 @@ def propagation(slopes: Tensor) -> Tensor:
     for slope in slopes:
         rows.append(torch.cat([slope * rows[-1], torch.ones(1, dtype=slopes.dtype)]))
     return torch.stack([torch.nn.functional.pad(row, (0, len(rows) - len(row))) for row in rows])
+
+
+def _check_shares(shares: tuple[float, ...]) -> None:
+    above(0, **{f"shares[{k}]": share for k, share in enumerate(shares)})
+    if abs(sum(shares) - 1) > SHARE_TOLERANCE:
+        raise ValueError(f"shares must sum to 1, got {shares}")
 
 
 def _numbers(values: "list[float] | tuple[float, ...]") -> Tensor:

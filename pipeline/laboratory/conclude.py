@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.laboratory.derived import NONE, READINGS, claimed, derived, row_of_claims
-from pipeline.laboratory.objectives import RESTORED
+from pipeline.laboratory.objectives import DIVERGENCES
 from pipeline.laboratory.run import Key, LaboratoryRun
 from pipeline.laboratory.verdicts import (
     Identified,
@@ -21,6 +21,7 @@ from pipeline.laboratory.verdicts import (
     over_processes,
 )
 
+OF_CLIPS = (*DIVERGENCES, "fisher", "wasserstein", "l2_")  # begin the names of divergences of whole clips
 Row = dict[str, Any]
 
 
@@ -115,7 +116,8 @@ def _conclude(
         claim = claimed(entry.method, entry.loss, reading)
         if claim is not None:
             claims[reading] = Opinion(claim, _judge(claim, point, optima, **rule))
-    derivation = derived(entry.method, entry.loss, num_frames, tied=setting.student == "tied")
+    # frames after the second have the parameters of the second
+    derivation = derived(entry.method, entry.loss, num_frames, tied=setting.student == "tied" or num_frames > 2)
     return Conclusion(
         cell,
         process,
@@ -130,10 +132,10 @@ def _conclude(
 
 
 def _judge(claim: str, point: Point, optima: Optima, **rule: float) -> Judgement:
-    """No divergence of its clips is claimed: one of what it makes of data is not excluded."""
+    """Where none is claimed: no divergence between the student's own clips and data."""
     if claim != NONE:
         return judge(point, claim, optima, **rule)
-    return judge_none(point, {name: at for name, at in optima.items() if not name.startswith(RESTORED)}, **rule)
+    return judge_none(point, {name: at for name, at in optima.items() if name.startswith(OF_CLIPS)}, **rule)
 
 
 def over_cells(conclusions: Sequence[Conclusion]) -> list[Row]:

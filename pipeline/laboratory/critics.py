@@ -81,13 +81,17 @@ def exact_critics(loss: Loss, data: GaussianMixture, student: Law, *, attention:
     return _critics(loss, teacher, ExactDenoiser(student), LogRatio(lambda: data, student))
 
 
-def learned_critics(loss: Loss, data: GaussianMixture, width: int, *, of_next_frame: bool) -> nn.Module:
+def learned_critics(
+    loss: Loss, data: GaussianMixture, width: int, *, of_next_frame: bool, attention: str = "full"
+) -> nn.Module:
     """The score of data in closed form; what is said of the student is learnt by small networks.
 
-    of_next_frame: they are asked of each frame beside its true context, else of whole clips.
+    of_next_frame: they are asked of each frame beside its true context, else of whole clips. attention: of the
+    score of data.
     """
     score, discriminator = (NextScore, NextDiscriminator) if of_next_frame else (SmallScore, SmallDiscriminator)
-    return _critics(loss, ExactDenoiser(lambda: data), score(data, width), discriminator(data, width))
+    teacher = ExactDenoiser(lambda: data, attention)
+    return _critics(loss, teacher, score(data, width), discriminator(data, width))
 
 
 def _critics(loss: Loss, teacher: Denoiser, fake: Denoiser, discriminator: Discriminator) -> nn.Module:

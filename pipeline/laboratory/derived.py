@@ -15,6 +15,7 @@ from pipeline.laboratory.objectives import (
     RESTORED,
     SID_ALPHAS,
 )
+from pipeline.laboratory.quadrature import HIGHEST, LOWEST
 from pipeline.losses.add import Add
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
@@ -53,7 +54,7 @@ def claimed(method: Method, loss: Loss, reading: str) -> str | None:
     if reading == "table" or table in (None, NONE):
         return table
     if isinstance(loss, Dmd | Gan):
-        return None if loss.level_max <= CLEAN else _averaged(table, loss)
+        return _averaged(table, loss) if _is_averaged(loss) else None
     if isinstance(method, DiffusionForcing):
         return "forward_kl_averaged_independent"
     assert isinstance(loss, L2)
@@ -90,7 +91,7 @@ def row_of_claims(method: Method, loss: Loss) -> str:
 def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str | None:
     """The objective whose optimum or fixed point the cell has by derivation; None where none is predicted.
 
-    tied: whether frames share parameters, which is where a detached context tells.
+    tied: whether frames after the first share parameters, which is where a detached context tells.
     """
     if isinstance(loss, L2):
         return _of_l2(method, loss, num_frames)
@@ -107,7 +108,7 @@ def derived(method: Method, loss: Loss, num_frames: int, *, tied: bool) -> str |
         case SelfForcing():
             is_known = isinstance(loss, Dmd) and name.startswith("reverse_kl")
             return f"self_forcing_detached_{name}" if is_known else None if tied else name
-        case DiffusionForcing(noise_levels=Independent(clean_probability=0.0, first_clean_probability=None)):
+        case DiffusionForcing(noise_levels=levels) if levels == Independent():
             return name
         case _:
             return _of_data_beside(method, name, num_frames)
@@ -159,32 +160,40 @@ def _of_l2(method: Method, loss: L2, num_frames: int) -> str | None:
             return f"l2_{weighting}_bidirectional"
         case TeacherForcing():
             return f"l2_{weighting}_teacher_forcing"
-        case DiffusionForcing(noise_levels=Independent(clean_probability=0.0, first_clean_probability=None)):
+        case DiffusionForcing(noise_levels=levels) if levels == Independent():
             return f"l2_{weighting}_diffusion_forcing_causal"
         case _:
             return None
 
 
 def _of_law(loss: Loss) -> str | None:
-    """Where the whole law of the student's clips is judged, at one level a clip."""
+    """Where the whole law of the student's clips is judged, at one level a clip, or at none."""
     match loss:
+        case Dmd() | Gan() | FDistill() if not (_is_averaged(loss) or loss.level_max <= CLEAN):
+            return None
+        case Add() | Sid() if not _is_averaged(loss):
+            return None
         case Dmd(normaliser=False, guidance=1.0, regression_weight=0.0, score_level="shared"):
             return _averaged(f"entropy_{loss.entropy_weight:g}" if loss.entropy_weight else "reverse_kl", loss)
-        case Gan(score_level="shared") if loss.objective in GAN_OBJECTIVES:
+        case Gan(score_level="shared", r1_weight=0.0, r2_weight=0.0) if loss.objective in GAN_OBJECTIVES:
             return _averaged(GAN_OBJECTIVES[loss.objective], loss)
         case FDistill(normaliser=False, score_level="shared") if loss.f_divergence in DIVERGENCES:
             is_free = loss.ratio_min <= 1 / FREE_RATIO and loss.ratio_max >= FREE_RATIO
             return _averaged(loss.f_divergence, loss) if is_free else None
-        case Add(score_level="shared", level_weight="score", gan_weight=weight, gan=Gan(score_level="shared")):
-            same = (loss.level_min, loss.level_max) == (loss.gan.level_min, loss.gan.level_max)
-            known = weight == ADD_WEIGHT and loss.gan.objective == "non_saturating"
-            return "add" if same and known else None
+        case Add(score_level="shared", level_weight="score", gan_weight=weight, gan=adversary):
+            plain = replace(Gan(objective="non_saturating"), critic_updates=adversary.critic_updates)
+            return "add" if (weight, adversary) == (ADD_WEIGHT, plain) else None
         case Sid(normaliser=False, score_level="shared"):
             if loss.alpha == EXACT_ALPHA:
                 return "fisher_averaged_x0"
             return f"sid_{loss.alpha:g}" if loss.alpha in SID_ALPHAS else None
         case _:
             return None
+
+
+def _is_averaged(loss: Dmd | Gan | FDistill | Add | Sid) -> bool:
+    """Whether it asks at the levels over which predictions are averaged."""
+    return (loss.level_min, loss.level_max) == (LOWEST, HIGHEST)
 
 
 def _averaged(name: str, loss: Dmd | Gan | FDistill) -> str:

@@ -28,11 +28,11 @@ def sid(alpha: float, data: GaussianMixture, clips: Clips, chain: Chain, frozen:
     return torch.einsum("n,l,nlf->", clips.nodes.weights, levels.weights, value)
 
 
-def dmd(clips: Clips, chain: Chain, frozen: Chain, *, detached_context: bool) -> Tensor:
+def dmd_detached(clips: Clips, chain: Chain, frozen: Chain) -> Tensor:
     """E_t E_p[sum_f alpha_f (s_p - s_q)_f dx_f], s_p of the frozen student.
 
-    detached_context: x_f moves with the parameters only as the step after x_{f-1}, as where the key-value cache is
-    written without gradient. Else this is the gradient of the reverse KL.
+    x_f moves with the parameters only as the step after x_{f-1}, as where the key-value cache is written without
+    gradient. Were it to move with all of them, this would be the gradient of the reverse KL.
     """
     levels, frames = clips.levels, clips.levels.t.shape[1]
     law = noised_student(frozen, levels)
@@ -42,12 +42,9 @@ def dmd(clips: Clips, chain: Chain, frozen: Chain, *, detached_context: bool) ->
     apart = x_t - levels.alpha * mean
     whitened = torch.cholesky_solve(apart[..., None], law.factors[:, 0])[..., 0]
     z = (levels.alpha * whitened) @ factor  # E[z | x_t] of x_0 = mean + factor z
-    if detached_context:
-        previous = mean[:-1] + (z @ factor.mT)[..., :-1]
-        first = chain.m1 + chain.s1.abs() * z[..., :1]
-        moved = torch.cat([first, chain.next_mean(previous) + chain.s2.abs() * z[..., 1:]], -1)
-    else:
-        moved = chain.mean(frames) + z @ chain.factor(frames).mT
+    previous = mean[:-1] + (z @ factor.mT)[..., :-1]
+    first = chain.m1 + chain.s1.abs() * z[..., :1]
+    moved = torch.cat([first, chain.next_mean(previous) + chain.s2.abs() * z[..., 1:]], -1)
     return torch.einsum("n,l,nlf->", clips.nodes.weights, levels.weights, pull * moved)
 
 

@@ -131,15 +131,17 @@ class Measure:
             method = dataclasses.replace(method, sampler=ONE_STEP)
         kind = GeneratingStudent if self.makes_frames else DenoisingStudent
         student = kind(own, method.attention)
+        attention = "causal" if Cell.of(method, loss).teacher == "causal" else "full"
         if self.critics == "exact":
-            attention = "causal" if Cell.of(method, loss).teacher == "causal" else "full"
             critics = exact_critics(
                 loss, law, lambda: judged_law(method, detached(own.chain), law), attention=attention
             )
             loss = cast(Loss, Solved(loss)) if isinstance(loss, CriticLoss) else loss  # its facts are properties
         else:
             of_next_frame = isinstance(method, TeacherForcing)
-            critics = learned_critics(loss, law, self.critic_width, of_next_frame=of_next_frame)
+            critics = learned_critics(
+                loss, law, self.critic_width, of_next_frame=of_next_frame, attention=attention
+            )
         return TrainState(student, critics, self.training), loss, method
 
 

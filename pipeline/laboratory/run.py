@@ -55,6 +55,12 @@ class LaboratoryCell:
             one_of(self.processes, learned=name)
         if isinstance(self.method, DiffusionForcing) and not isinstance(self.method.noise_levels, Independent):
             raise ValueError(f"method.noise_levels must be independent here, got {self.method.noise_levels}")
+        levels = self.method.noise_levels.num_levels if isinstance(self.method, DiffusionForcing) else None
+        if levels is not None and not self.loss.bounds_likelihood:
+            raise ValueError(
+                f"method.noise_levels.num_levels must be null under {type(self.loss).__name__}, whose students "
+                f"make frames in one step, got {levels}"
+            )
 
 
 class Key(NamedTuple):

@@ -124,7 +124,7 @@ def identify(point: Parameters, optima: Optima, tolerance: float) -> Identified:
 def judge(point: Point, claim: str, optima: Optima, *, tolerance: float, margin: float) -> Judgement:
     """Whether a measured point is the optimum of the objective `claim`, and of no other."""
     if claim not in optima:
-        return Judgement(Verdict.UNDECIDED, f"{claim} has no optimum here")
+        return Judgement(Verdict.UNDECIDED, f"{claim} is not predicted here")
     if (left_open := _left_open(point, tolerance)) is not None:
         return left_open
     distances = {name: to_objective(point.mean, found) for name, found in optima.items()}

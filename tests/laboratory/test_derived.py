@@ -50,10 +50,11 @@ def test_what_is_derived_or_claimed_of_a_process_is_predicted_there(process):
     data = PROCESSES[process].law
     known = {*objectives_for(data), *PREDICTED.get(data.num_frames, {})}
     tied = STUDENT_OF[process] == "tied"
-    for entry in CELLS.values():
+    for cell, entry in CELLS.items():
         if process in entry.processes:
             name = derived(entry.method, entry.loss, data.num_frames, tied=tied)
-            assert name is None or name in known
+            # of four frames of which some are restored the predictions take minutes
+            assert name in known or (cell, process, name) == ("diffusion_forcing_clean-dmd", "E", None)
 
 
 def test_restored_data_have_a_prediction_where_its_frames_are_cleaned_as_it_assumes():

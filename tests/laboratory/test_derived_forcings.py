@@ -10,9 +10,11 @@ from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.derived import FINE_STEPS, derived
 from pipeline.laboratory.objectives import CLEANED
 from pipeline.losses.add import Add
+from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
 from pipeline.losses.gan import Gan
 from pipeline.losses.kd import Kd
+from pipeline.losses.l2 import L2
 from pipeline.losses.pagoda import Pagoda
 from pipeline.losses.sid import Sid
 from pipeline.methods.bidirectional import Bidirectional
@@ -55,6 +57,11 @@ def test_a_forcing_judges_and_regresses_what_its_student_sees(method, loss, obje
         (TeacherForcing(), replace(F_DISTILL, ratio_min=0.1)),
         (TeacherForcing(), replace(KD, num_steps=FINE_STEPS - 1)),
         (TeacherForcing(), replace(KD, solver="euler")),
+        (SELF_FORCING, Dmd(space="score", normaliser=False, level_min=0.5, level_max=0.6)),
+        (SELF_FORCING, replace(SID, level_min=1e-4, level_max=2e-4)),
+        (Bidirectional(), Gan(r1_weight=1.0)),
+        (Bidirectional(), replace(ADD, gan=Gan(level_min=0.5))),
+        (DiffusionForcing(noise_levels=Independent(num_levels=3)), L2()),
         (DIFFUSION_FORCING, replace(ADD, level_weight="uniform")),
         (DIFFUSION_FORCING, replace(PAGODA, gan=Gan())),
         (DiffusionForcing(noise_levels=Independent(clean_probability=0.4)), KD),

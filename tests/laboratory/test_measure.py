@@ -135,3 +135,13 @@ def test_every_process_has_its_student():
     assert STUDENT_OF.keys() == PROCESSES.keys()
     for key in RUN.keys(0):
         assert isinstance(RUN.measure(key), Measure | MeasureFlowMap)
+
+
+@pytest.mark.parametrize("critics", ["exact", "learned"])
+def test_a_flow_is_asked_of_the_teacher_that_sees_what_the_student_sees(critics):
+    for name, attention in (("diffusion_forcing_clean-pagoda", "causal"), ("self_forcing-dmd", "full")):
+        work = RUN.measure(Key(name, "D", critics, 0))
+        assert isinstance(work, Measure)
+        law = work.process.law
+        state, _, _ = work._state(work._start(law), law)
+        assert state.critics.real.spec.backbone.attention == attention

@@ -12,6 +12,9 @@ SWING = {
     "about": "two like modes",
 }
 
+MODE = {"mean": 0.0, "std": 0.5, "slope": 0.9, "shift": 0.0, "noise": 0.3}
+MODES = {"name": "persistent_modes", "shares": [0.5, 0.5], "modes": [MODE, MODE]}
+
 
 def with_setting(setting, *, name="swing", processes=("A",), cell_processes=("A",)):
     params = raw()
@@ -35,6 +38,10 @@ def test_a_process_of_the_parameters_is_measured_as_the_others_are():
         (
             with_setting(SWING | {"process": SWING["process"] | {"shares": [0.5, 0.6]}}),
             "laboratory.settings.swing.process: shares must sum to 1, got (0.5, 0.6)",
+        ),
+        (
+            with_setting(SWING | {"process": MODES | {"shares": [1.5, -0.5]}, "student": "tied"}),
+            "laboratory.settings.swing.process: shares[1] must be above 0, got -0.5",
         ),
         (
             with_setting(SWING | {"student": "tied"}),
@@ -64,3 +71,10 @@ def test_neural_students_need_several_frames():
     assert "neural.process must be one of several frames, got A" in refusal(params)
     params["laboratory"]["neural"]["process"] = "Z"
     assert "neural.process must be one of A, B" in refusal(params)
+
+
+def test_students_that_make_frames_in_one_step_have_no_grid_of_levels():
+    params = raw()
+    levels = {"name": "independent", "num_levels": 4}
+    params["laboratory"]["cells"]["diffusion_forcing_clean-dmd"]["method"]["noise_levels"] = levels
+    assert "noise_levels.num_levels must be null under Dmd" in refusal(params)

@@ -101,7 +101,7 @@ def test_one_seed_leaves_everything_open():
 
 
 def test_an_objective_without_optimum_decides_nothing():
-    assert judge(at(0.15, 0.63), "wasserstein", OPTIMA, **RULE).reason == "wasserstein has no optimum here"
+    assert judge(at(0.15, 0.63), "wasserstein", OPTIMA, **RULE).reason == "wasserstein is not predicted here"
 
 
 @pytest.mark.parametrize(
