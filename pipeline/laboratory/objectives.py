@@ -69,7 +69,7 @@ def _x0_size(alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _detached(data: GaussianMixture, clips: Clips, chain: Chain, frozen: Chain) -> Tensor:  # noqa: ARG001
-    return fields.dmd(clips, chain, frozen, detached_context=True)
+    return fields.dmd_detached(clips, chain, frozen)
 
 
 def _wasserstein(data: GaussianMixture, precision: Precision) -> Value:
