@@ -28,6 +28,9 @@ DIFFERENCE = 1e-4  # of parameters, in central differences of the gradient
 CONVERGED = 1e-8  # last step of Newton
 MAX_NEWTON = 30
 MAX_STEP = 0.2  # of Newton, beyond which it has left the optimum
+FARTHEST = 1e12  # of parameters, beyond which their powers overflow
+# Of a law without a density, of transport that overflows, of a slope that is no number
+NUMERICAL = (torch.linalg.LinAlgError, np.linalg.LinAlgError, ArithmeticError)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Prediction:
 
 
 class NoOptimumError(Exception):
-    """An objective without an optimum among these students, from any start."""
+    """An objective without an optimum among these students, from any start, or where numbers fail; says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +72,24 @@ class _Search:
     value: Value
 
     def both(self, at: Vector) -> tuple[float, Vector]:
+        """Raises NUMERICAL where a law degenerates."""
+        if not np.abs(at).max() < FARTHEST:
+            raise ArithmeticError(f"parameters run away to {at.tolist()}")
         parameters = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in at]
         frozen = self.form.chain(*(p.detach() for p in parameters))
         result = self.value(self.form.chain(*parameters), frozen)
         slopes = torch.autograd.grad(result, parameters, allow_unused=True)
-        return result.item(), np.array([0.0 if slope is None else slope.item() for slope in slopes])
+        slope = np.array([0.0 if slope is None else slope.item() for slope in slopes])
+        if not np.isfinite([result.item(), *slope]).all():
+            raise ArithmeticError(f"no finite value or slope at {at.tolist()}")
+        return result.item(), slope
 
     def guarded(self, at: Vector) -> tuple[float, Vector]:
         """Where a law degenerates a search must turn back."""
         try:
-            value, slope = self.both(at)
-        except RuntimeError:
+            return self.both(at)
+        except NUMERICAL:
             return np.inf, np.zeros_like(at)
-        return (value, slope) if np.isfinite([value, *slope]).all() else (np.inf, np.zeros_like(at))
 
     def slope(self, at: Vector) -> Vector:
         return self.both(at)[1]
@@ -118,18 +126,22 @@ class Laboratory:
 
         Raises:
             ValueError: an unknown objective, or one without meaning for these data.
-            NoOptimumError: these students have none.
+            NoOptimumError: these students have none, or none that numbers reach.
         """
         objectives = objectives_for(self.data)
         one_of(objectives, objective=name)
-        precisions = {p: self._at(objectives[name], p) for p in (COARSE, CHECK, FINE)}
-        optima = self._optima[name] = self._found(objectives[name], precisions)
-        return self._describe(objectives[name], optima, precisions)
+        try:
+            precisions = {p: self._at(objectives[name], p) for p in (COARSE, CHECK, FINE)}
+            optima = self._optima[name] = self._found(name, objectives[name], precisions)
+            return self._describe(objectives[name], optima, precisions)
+        except NUMERICAL as error:
+            reason = " ".join(str(error).split())
+            raise NoOptimumError(f"{name}: {reason}") from error
 
     def _at(self, objective: Objective, precision: Precision) -> _Search:
         return _Search(self.form, objective.build(self.data, precision))
 
-    def _found(self, objective: Objective, precisions: Mapping[Precision, _Search]) -> list[Vector]:
+    def _found(self, name: str, objective: Objective, precisions: Mapping[Precision, _Search]) -> list[Vector]:
         easier: list[Vector] = []
         if objective.easier is not None:
             if objective.easier not in self._optima:
@@ -137,7 +149,7 @@ class Laboratory:
             easier = self._optima[objective.easier]
         optima = _search(objective, precisions, _starts(self.data, self.form), easier, self.form)
         if not optima:
-            raise NoOptimumError(f"no student {self.form.names} is an optimum of the objective")
+            raise NoOptimumError(f"{name}: no student ({', '.join(self.form.names)}) is an optimum, from any start")
         return optima
 
     def _describe(
@@ -177,15 +189,14 @@ def _search(
     """All optima found, best first; the best at the finest precision."""
     rough, better = precisions[COARSE], precisions[CHECK]
     if objective.is_field:
-        found = [s.x for s in (root(rough.slope, start) for start in [*easier, starts[0]]) if s.success]
+        found = [at for at in (_root(rough, start) for start in [*easier, starts[0]]) if at is not None]
     else:
         if easier:
             starts = [*easier, *sorted(starts, key=lambda at: rough.guarded(at)[0])[:NUM_SCREENED]]
         found = [minimize(rough.guarded, start, jac=True, method="BFGS").x for start in starts]
     optima: list[Vector] = []
     for at in _distinct(found, form):
-        curvature = rough.curvature(at)
-        polished = _newton(better, at, curvature) if _is_stable(curvature) else None
+        polished = _polished(rough, better, at)
         if polished is not None:
             optima = _distinct([*optima, polished], form)
     if not objective.is_field:
@@ -193,8 +204,27 @@ def _search(
     if not optima:
         return []
     finest = _newton(precisions[FINE], optima[0], rough.curvature(optima[0]))
-    assert finest is not None, "the best optimum is lost at the finest precision"
+    if finest is None:
+        raise ArithmeticError(f"the optimum at {optima[0].tolist()} is lost at the finest precision")
     return [_canonical(finest, form), *optima[1:]]
+
+
+def _root(search: _Search, start: Vector) -> Vector | None:
+    """A zero of the slope, unless the way there leads where a law degenerates."""
+    try:
+        found = root(search.slope, start)
+    except NUMERICAL:
+        return None
+    return found.x if found.success else None
+
+
+def _polished(rough: _Search, better: _Search, at: Vector) -> Vector | None:
+    """The optimum next to `at` at a better precision, if it is one, and no law degenerates beside it."""
+    try:
+        curvature = rough.curvature(at)
+        return _newton(better, at, curvature) if _is_stable(curvature) else None
+    except NUMERICAL:
+        return None
 
 
 def _newton(search: _Search, at: Vector, curvature: np.ndarray) -> Vector | None:

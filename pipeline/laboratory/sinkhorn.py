@@ -15,6 +15,10 @@ CONVERGED = 1e-11  # mean absolute change of ln v
 MAX_ITERATIONS = 20_000
 
 
+class TransportError(ArithmeticError):
+    """Iterations that overflow, or do not end."""
+
+
 class SinkhornDivergence:
     """S(P) = OT(q, N(0, P)) - OT(q, q) / 2 - OT(N(0, P), N(0, P)) / 2, q the data about their mean.
 
@@ -24,7 +28,7 @@ class SinkhornDivergence:
     """
 
     def __init__(self, data: GaussianMixture, blur: float) -> None:
-        """data: of two frames. blur: squared units of the frames."""
+        """data: of two frames. blur: squared units of the frames. Raises TransportError."""
         assert data.num_frames == 2
         self.blur = blur
         apart = data.means - data.mean
@@ -38,13 +42,13 @@ class SinkhornDivergence:
         self._first, self._second = (kernel.where(kernel > FAINT, 0) for kernel in kernels)
         self._q = self._shares(GaussianMixture(data.shares, apart, data.factors))
         self._v = self._q  # of the last student: the next is not far from it
-        self._to_itself, _ = self._transport(self._q)
+        self._to_itself = self._between_data()
 
     def __call__(self, factor: Float[Tensor, "2 2"]) -> Float[Tensor, ""]:
         """S of P = factor factor^T, with its gradient.
 
         Raises:
-            RuntimeError: P is so far from the covariance of data that numbers overflow.
+            TransportError: P is so far from the covariance of data that numbers overflow.
         """
         p = self._shares(gaussian(torch.zeros(2, dtype=torch.float64), factor))
         value, slope = self._transport(p.detach())
@@ -56,6 +60,16 @@ class SinkhornDivergence:
         log_density = law.log_density(self._x)
         return torch.softmax(log_density.flatten(), 0).reshape(log_density.shape).clamp_min(FAINT)
 
+    def _between_data(self) -> Tensor:
+        """OT(q, q): both scalings are one u, which soon settles, however far apart modes lie; arXiv:1810.08278."""
+        u = self._q.sqrt()
+        for _ in range(MAX_ITERATIONS):
+            needed = self._q / (self._blurred(u) * u)
+            if self._is_reached(self._q, needed):
+                return 2 * self.blur * (self._q * (u / self._q).log()).sum()
+            u = u * needed.sqrt()
+        raise self._endless()
+
     def _transport(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """OT(q, p) and its derivative in p, which is blur ln(v / p): the coupling is u exp(-|x - y|^2 / blur) v."""
         u, v = torch.ones_like(p), self._v
@@ -63,17 +77,24 @@ class SinkhornDivergence:
             power = 1.0 if number < NUM_PLAIN else OVERRELAXED
             u = u * (self._q / (self._blurred(v) * u)) ** power
             needed = p / (self._blurred(u) * v)
-            change = (p * needed.log()).abs().sum()
-            if change < CONVERGED:
+            if self._is_reached(p, needed):
                 break
-            if not change.isfinite():
-                raise RuntimeError(f"transport overflows at blur={self.blur}")
             v = v * needed**power
         else:
-            raise RuntimeError(f"transport does not converge in {MAX_ITERATIONS} iterations at blur={self.blur}")
+            raise self._endless()
         self._v = v
         of_data, of_student = (self.blur * (scaling / law).log() for scaling, law in ((u, self._q), (v, p)))
         return (self._q * of_data).sum() + (p * of_student).sum(), of_student
+
+    def _is_reached(self, law: Tensor, needed: Tensor) -> bool:
+        """Whether a scaling of this law would hardly change."""
+        change = (law * needed.log()).abs().sum()
+        if not change.isfinite():
+            raise TransportError(f"transport overflows at blur={self.blur:.4g}")
+        return bool(change < CONVERGED)
+
+    def _endless(self) -> TransportError:
+        return TransportError(f"transport does not converge in {MAX_ITERATIONS} iterations at blur={self.blur:.4g}")
 
     def _blurred(self, values: Tensor) -> Tensor:
         return self._first @ values @ self._second

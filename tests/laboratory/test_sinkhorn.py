@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.data.processes_mixture import GaussianMixture, gaussian
-from pipeline.laboratory.sinkhorn import SinkhornDivergence
+from pipeline.laboratory.sinkhorn import SinkhornDivergence, TransportError
 
 BLUR = 0.4
 
@@ -52,7 +52,20 @@ def test_sinkhorn_divergence_has_the_gradient_of_its_value():
         assert slope[row, column].item() == pytest.approx(difference, abs=1e-6)
 
 
+@pytest.mark.parametrize("distance", [4.0, 20.0])
+def test_modes_far_apart_are_no_way_from_themselves(distance):
+    """Data that two modes share are transported to themselves: nothing crosses, however far apart the modes are.
+
+    OT(q, q) is then that of one mode, and its blur pays for the mode that every point has, too: blur ln 2.
+    """
+    factor, shares = _factor(0.3, 0.9, 0.3), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    means = torch.tensor([[-distance / 2] * 2, [distance / 2] * 2], dtype=torch.float64)
+    both = SinkhornDivergence(GaussianMixture(shares, means, factor.expand(2, -1, -1)), BLUR)
+    alone = SinkhornDivergence(gaussian(means[0], factor), BLUR)
+    assert both._to_itself.item() == pytest.approx(alone._to_itself.item() + BLUR * math.log(2), abs=1e-5)
+
+
 def test_a_student_far_too_narrow_overflows_and_says_so():
     wide = gaussian(torch.zeros(2, dtype=torch.float64), _factor(3.0, 0.0, 3.0))
-    with pytest.raises(RuntimeError, match="overflows at blur"):
+    with pytest.raises(TransportError, match="overflows at blur"):
         SinkhornDivergence(wide, BLUR)(_factor(0.1, 0.0, 0.1))
