@@ -26,7 +26,8 @@ names of objectives: p is the student, q data; w weighs noise levels t ~ U[0.02,
 
 printed: parameters of the optimum; value in nats, null for a field, which has none; others: local optima;
 integration_error: how far quadrature may have moved it; flat: parameters that it does not fix; forward_kl and
-reverse_kl there; kept: share of each component of data among the student's clips"""
+reverse_kl there; kept: share of each component of data among the student's clips; without: objectives of which
+there is no optimum, and why"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,7 +74,7 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     from tqdm import tqdm
 
     from pipeline.config import load_params
-    from pipeline.laboratory.flow_map import flow_map_optima
+    from pipeline.laboratory.flow_map import flow_map_optimum, flow_maps_for
     from pipeline.laboratory.optima import Laboratory, NoOptimumError, objectives_for
     from pipeline.rules import one_of
 
@@ -85,15 +86,22 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
         process = dataclasses.replace(process, num_frames=options.frames)
     student = options.student or settings[options.process].student
     laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
-    flow_maps = flow_map_optima(process, student)
-    names = options.objective or [*objectives_for(process.law), *flow_maps]
-    optima, without = {}, []
+    flow_maps = flow_maps_for(process, student)
+    known = [*objectives_for(process.law), *flow_maps]
+    names = options.objective or known
+    for name in names:
+        one_of(known, objective=name)
+    optima, without = {}, {}
     for name in tqdm(names, unit="objective", disable=not sys.stderr.isatty()):
         try:
-            prediction = dataclasses.asdict(flow_maps.get(name) or laboratory.predict(name))
-        except NoOptimumError:
-            without.append(name)
+            if name in flow_maps:
+                found = flow_map_optimum(process, name, num_pixels=options.pixels)
+            else:
+                found = laboratory.predict(name)
+        except NoOptimumError as reason:
+            without[name] = str(reason)
         else:
+            prediction = dataclasses.asdict(found)
             optima[name] = {**prediction.pop("best"), **prediction}
     return {
         "process": options.process,
@@ -101,7 +109,7 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
         "num_pixels": options.pixels,
         "student": student,
         "optima": optima,
-        "without": without,  # an optimum among these students
+        "without": without,  # an optimum among these students, and why
     }
 
 

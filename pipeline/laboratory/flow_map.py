@@ -4,6 +4,7 @@ Consistency training and distillation compare answers at neighbouring levels of 
 between any two levels.
 """
 
+import contextlib
 from typing import Any
 
 from pipeline.data.processes import Process
@@ -12,7 +13,7 @@ from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.flow_map_lines import ends, ends_on_own_frames
 from pipeline.laboratory.moments import of_moments
-from pipeline.laboratory.optima import Optimum, Prediction
+from pipeline.laboratory.optima import NoOptimumError, Optimum, Prediction
 from pipeline.laboratory.quadrature import CHECK, FINE, Precision
 from pipeline.laboratory.reached import Standing
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
@@ -151,18 +152,31 @@ def flow_map_name(method: Method, loss: AnyLoss, num_frames: int) -> str | None:
     return next((name for name, (of, same) in known if isinstance(of, kind) and same == loss), None)
 
 
+def flow_maps_for(process: Process, student: str) -> dict[str, Cell]:
+    """The losses in PREDICTED of such frames; none for other students than lines have."""
+    return PREDICTED[process.num_frames] if student == STUDENT.get(process.num_frames) else {}
+
+
 def flow_map_optima(process: Process, student: str) -> dict[str, Prediction]:
-    """Of every loss in PREDICTED, in the form of the other predictions; none for other students than lines have.
+    """Of all of them that leave a student anywhere."""
+    optima: dict[str, Prediction] = {}
+    for name in flow_maps_for(process, student):
+        with contextlib.suppress(NoOptimumError):
+            optima[name] = flow_map_optimum(process, name)
+    return optima
 
-    The gradient of their targets is stopped, so that no function is minimised: fixed points, as of a field.
+
+def flow_map_optimum(process: Process, name: str, *, num_pixels: int = 1) -> Prediction:
+    """Of one loss in PREDICTED, in the form of the other predictions.
+
+    The gradient of its targets is stopped, so that no function is minimised: a fixed point, as of a field.
+    num_pixels: independent ones, with which divergences grow.
+
+    Raises:
+        NoOptimumError: a student's own frames, which lead back to no student.
     """
-    if student != STUDENT.get(process.num_frames):
-        return {}
-    standing = Standing(process.law)
-    return {name: _prediction(standing, process, *cell) for name, cell in PREDICTED[process.num_frames].items()}
-
-
-def _prediction(standing: Standing, process: Process, method: Method, loss: FlowMapLoss) -> Prediction:
+    method, loss = PREDICTED[process.num_frames][name]
+    standing = Standing(process.law, num_pixels=num_pixels)
     found, rougher = (predict_flow_map(process, method, loss, precision=precision) for precision in (FINE, CHECK))
     reached = standing.of(STUDENTS[STUDENT[process.num_frames]], found)
     return Prediction(

@@ -16,7 +16,7 @@ from pipeline.diffusion.schedule import FlowMatching, Schedule
 from pipeline.interfaces import NoiseLevel, Video
 from pipeline.laboratory.denoisers import ExactDenoiser
 from pipeline.laboratory.laws import chain_law
-from pipeline.laboratory.optima import NoOptimumError
+from pipeline.laboratory.optima import NUMERICAL, NoOptimumError
 from pipeline.laboratory.quadrature import Precision, normal_nodes
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
 from pipeline.losses.consistency_training import ConsistencyTraining
@@ -67,12 +67,15 @@ def ends_on_own_frames(
     where that ends, training that lags behind T does, too.
 
     Raises:
-        NoOptimumError: the iteration does not end.
+        NoOptimumError: the iteration does not end, or a law on its way has no density.
     """
     chain = ends(data, data, loss, precision)
     for _ in range(MAX_ITERATIONS):
         own = chain_law(Chain(*torch.tensor(list(chain.values()), dtype=torch.float64)), data.num_frames)
-        last, chain = chain, ends(own, data, loss, precision)
+        try:
+            last, chain = chain, ends(own, data, loss, precision)
+        except NUMERICAL as error:
+            raise NoOptimumError(f"a student's own frames lead to {chain}, which have no density") from error
         if max(abs(chain[name] - value) for name, value in last.items()) < CONVERGED:
             return chain
     raise NoOptimumError(f"a student's own frames lead on and on: after {MAX_ITERATIONS} iterations {chain}")

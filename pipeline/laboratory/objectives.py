@@ -48,8 +48,23 @@ CLEANED = Independent(
     clean_probability=0.5, first_clean_probability=0.25
 )  # frames that a few-step student is given
 RESTORED = "diffusion_forcing_"  # begins the names of divergences of what a student makes of such clips
+MAX_FRAMES, MAX_MODES = 6, 8  # where every frame has a level of its own
 SID_ALPHAS = (0.0, 1.0, 1.2)  # where its field is no gradient; at 1/2 it descends the Fisher divergence
 AVERAGES = {"averaged": TIME_WEIGHTS["score"], "averaged_x0": TIME_WEIGHTS["x0"]}
+
+
+def _few_levels(data: GaussianMixture) -> bool:
+    """At a level a frame, of which all combinations have to fit into memory."""
+    return 1 < data.num_frames <= MAX_FRAMES
+
+
+def _few_levels_and_nodes(data: GaussianMixture) -> bool:
+    """The same at all nodes of a mixture; of one Gaussian few are exact."""
+    if data.num_components == 1:
+        return _few_levels(data)
+    return data.num_frames == 2 and data.num_components <= MAX_MODES
+
+
 # c(t) on |eps - eps_hat|^2 under flow matching's schedule
 DENOISING: Mapping[str, Callable[[Tensor], Tensor]] = {
     "elbo": lambda t: 1 / (t * (1 - t)),
@@ -57,10 +72,10 @@ DENOISING: Mapping[str, Callable[[Tensor], Tensor]] = {
     "flow": lambda t: 1 / (1 - t) ** 2,
 }
 FORCINGS = {
-    "bidirectional": (shared, False),
-    "teacher_forcing": (after_clean, True),
-    "diffusion_forcing": (independent, False),
-    "diffusion_forcing_causal": (independent, True),
+    "bidirectional": (shared, False, lambda data: True),  # noqa: ARG005
+    "teacher_forcing": (after_clean, True, several_frames),
+    "diffusion_forcing": (independent, False, _few_levels),
+    "diffusion_forcing_causal": (independent, True, _few_levels),
 }
 
 
@@ -123,7 +138,7 @@ OBJECTIVES: dict[str, Objective] = {
     },
     **{
         f"{name}_averaged_independent": Objective(
-            of_clips(DIVERGENCES[name], at_independent), applies=several_frames, easier=name
+            of_clips(DIVERGENCES[name], at_independent), applies=_few_levels_and_nodes, easier=name
         )
         for name in ("forward_kl", "reverse_kl")
     },
@@ -223,10 +238,10 @@ OBJECTIVES: dict[str, Objective] = {
     **{
         f"l2_{weighting}_{forcing}": Objective(
             denoising(c, make, causal=causal),
-            applies=several_frames if forcing != "bidirectional" else lambda data: True,  # noqa: ARG005
+            applies=applies,
             easier="forward_kl",
         )
         for weighting, c in DENOISING.items()
-        for forcing, (make, causal) in FORCINGS.items()
+        for forcing, (make, causal, applies) in FORCINGS.items()
     },
 }

@@ -26,16 +26,16 @@ class Predict:
         check_student(self.student, self.process.num_frames)
 
     def run(self, directory: Path, inputs: Mapping[str, Path]) -> Generator[Progress, None, Metrics]:  # noqa: ARG002
-        """One objective after another; those without an optimum are named."""
+        """One objective after another; those without an optimum are named, with the reason."""
         torch.set_num_threads(self.num_threads)
         law = self.process.law
         laboratory, names = Laboratory(law, self.student), list(objectives_for(law))
-        optima, without = {}, []
+        optima, without = {}, {}
         yield Progress(0, len(names))
         for number, name in enumerate(names, start=1):
             try:
                 optima[name] = dataclasses.asdict(laboratory.predict(name))
-            except NoOptimumError:
-                without.append(name)
+            except NoOptimumError as reason:
+                without[name] = str(reason)
             yield Progress(number, len(names))
         return {"optima": optima, "without": without}
