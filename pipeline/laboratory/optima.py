@@ -195,13 +195,21 @@ def _search(
             starts = [*easier, *sorted(starts, key=lambda at: rough.guarded(at)[0])[:NUM_SCREENED]]
         found = [minimize(rough.guarded, start, jac=True, method="BFGS").x for start in starts]
     optima: list[Vector] = []
+    failure: Exception | None = None
     for at in _distinct(found, form):
-        polished = _polished(rough, better, at)
+        try:
+            curvature = rough.curvature(at)
+            polished = _newton(better, at, curvature) if _is_stable(curvature) else None
+        except NUMERICAL as error:
+            failure = error
+            continue
         if polished is not None:
             optima = _distinct([*optima, polished], form)
     if not objective.is_field:
         optima.sort(key=lambda at: better.both(at)[0])
     if not optima:
+        if failure is not None:  # there may be one, but numbers do not reach it
+            raise failure
         return []
     finest = _newton(precisions[FINE], optima[0], rough.curvature(optima[0]))
     if finest is None:
@@ -216,15 +224,6 @@ def _root(search: _Search, start: Vector) -> Vector | None:
     except NUMERICAL:
         return None
     return found.x if found.success else None
-
-
-def _polished(rough: _Search, better: _Search, at: Vector) -> Vector | None:
-    """The optimum next to `at` at a better precision, if it is one, and no law degenerates beside it."""
-    try:
-        curvature = rough.curvature(at)
-        return _newton(better, at, curvature) if _is_stable(curvature) else None
-    except NUMERICAL:
-        return None
 
 
 def _newton(search: _Search, at: Vector, curvature: np.ndarray) -> Vector | None:
