@@ -15,10 +15,12 @@ from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.flow_map import SOLVERS
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.diffusion.schedule import FlowMatching, add_noise
+from pipeline.laboratory import flow_map_lines
 from pipeline.laboratory.denoisers import ExactDenoiser
 from pipeline.laboratory.flow_map import (
     DISTILLATION,
     MOMENTS,
+    PREDICTED,
     TRAINING,
     flow_map_name,
     flow_map_optima,
@@ -30,7 +32,7 @@ from pipeline.laboratory.flow_map_students import GaussianFlow, LineByLevel
 from pipeline.laboratory.laws import chain_law
 from pipeline.laboratory.measure import ONE_STEP
 from pipeline.laboratory.objectives import CLEANED
-from pipeline.laboratory.optima import Laboratory
+from pipeline.laboratory.optima import Laboratory, NoOptimumError
 from pipeline.laboratory.quadrature import COARSE
 from pipeline.losses.mean_flow import MeanFlow
 from pipeline.methods.bidirectional import Bidirectional
@@ -174,6 +176,16 @@ def test_what_is_predicted_can_be_told_apart_and_says_how_precisely():
     assert max(one.integration_error for one in found.values()) < 1e-4
     assert flow_map_optima(D, "tied") == {}
     assert flow_map_optima(PROCESSES["E"], "tied") == {}
+
+
+def test_own_frames_that_lead_nowhere_leave_the_other_predictions(monkeypatch):
+    """Between modes far apart the teacher's steps bend so much that there is no end."""
+    monkeypatch.setattr(flow_map_lines, "MAX_ITERATIONS", 15)
+    apart = PersistentModes((0.5, 0.5), tuple(Mode(mean, 0.3, 0.9, 0.0, 0.3) for mean in (-2.0, 2.0)))
+    with pytest.raises(NoOptimumError, match="a student's own frames lead on and on"):
+        predict_flow_map(apart, OWN, DISTILLATION, precision=COARSE)
+    found = flow_map_optima(apart, "frame_by_frame")
+    assert set(found) == set(PREDICTED[2]) - {"self_forcing_consistency_distillation"}
 
 
 def test_diffusion_forcing_has_the_predictions_of_teacher_forcing_where_first_frames_are_clean():
