@@ -68,7 +68,7 @@ TWO_MODES = PersistentModes((0.75, 0.25), (Mode(0.0, 0.5, 0.9, 0.0, 0.3), Mode(2
 TIED = (1.2, 0.6, 0.8)  # of an autoregression whose first frame, slope and noise all differ from those of data
 PAIRS = {
     **{f"gaussian_{frames}": Pair(LinearGaussian((0.8,), frames), "tied", TIED) for frames in (2, 4, 8)},
-    "two_modes": Pair(TWO_MODES, "frame_by_frame", (0.5, 1.1, 0.4, 0.0, 0.6)),
+    "mixture_2": Pair(TWO_MODES, "frame_by_frame", (0.5, 1.1, 0.4, 0.0, 0.6)),
 }
 
 

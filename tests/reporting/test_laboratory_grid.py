@@ -9,6 +9,7 @@ import pytest
 from pipeline.grid import cells
 from pipeline.reporting.laboratory.results import read_laboratory
 from pipeline.reporting.laboratory.whole_grid import grid_tables
+from pipeline.reporting.laboratory.words import loss
 from tests.laboratory_files import ENDS, write_laboratory_files
 
 
@@ -26,6 +27,10 @@ def shown(reports):
 
 def plain(html):
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def named(cell):
+    return f"{cell.method.replace('_', ' ')} \u00d7 {loss(cell.loss)}"
 
 
 def row_of(shown, words):
@@ -66,10 +71,10 @@ def test_what_is_no_cell_and_what_was_not_measured_is_said(reports, shown):
     said = plain("".join(shown[-2:]))
     for cell in cells():
         if cell.excluded:
-            assert f"{cell}: {cell.excluded}" in said
+            assert f"{named(cell)}: {cell.excluded}" in said
     found = read_laboratory(reports)
     measured = {found.place(row.cell) for row in found.judged}
     left_out = said.partition("Not measured:")[2].rstrip(".").split(", ")
     assert [one.strip() for one in left_out] == [
-        str(cell) for cell in cells() if not cell.excluded and cell not in measured
+        named(cell) for cell in cells() if not cell.excluded and cell not in measured
     ]

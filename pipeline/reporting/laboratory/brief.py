@@ -137,19 +137,19 @@ def pill(verdict: str) -> str:
 def claims_table(found: Laboratory, *, brief: bool = False) -> str:
     """A row a claim: what was said, the verdict by each reading, what holds instead, why, and what it is good for.
 
-    brief: without the reasons, and without cells of which nothing was said.
+    brief: without the reasons.
     """
     heads = ["cell", "said to minimise", "minimises", "for choosing a cell", "why"]
     rows, shown = [], len(heads) - brief
     for row in answers.rows_of(found):
-        if brief and not row.claims:
+        if not row.claims:
             continue
         why = [_why(found, claim, several=len(row.claims) > 1) for claim in row.claims]
         cells = (
-            "".join(_said(claim, several=len(row.claims) > 1) for claim in row.claims) or "the post says nothing",
+            "".join(_said(claim, several=len(row.claims) > 1) for claim in row.claims),
             listed([escape(one) for one in answers.minimised(found, row.measured)]),
             escape(f"{answers.meaning(found, row.measured)} {answers.roll_out(found, row)}".strip()),
-            "".join(why) or NOTHING,
+            "".join(why),
         )
         rows.append(("", labelled(answers.subject(row.subject), heads[:shown], cells[: shown - 1])))
     return table(heads[:shown], rows, caption=warned(found.warning, escape(method.CLAIMS)), kind="wordy")

@@ -1,5 +1,6 @@
 """Pictures of the laboratory that need no map: best fits, laws of clips, and modes kept."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def draw_best_fits(found: Laboratory, processes: Sequence[str], path: Path) -> P
         }
         law = found.laws[process].first(1)
         _densities(axis, law, curves)
-        axis.set_title(f"Process {process}: {found.about(process).partition(';')[0]}")
+        axis.set_title(f"Process {process}: {re.split('[:;]', found.about(process))[0]}")
         data += shown.of_data(process, law)
         data += [shown.of_optimum(process, name, fits[name]) for name in BEST_FITS if name in fits]
     return save(figure, path, found, data)

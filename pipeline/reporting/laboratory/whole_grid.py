@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.grid import cells
+from pipeline.grid import Cell, cells
 from pipeline.laboratory.verdicts import Judgement, Verdict, over_processes
 from pipeline.methods import METHODS
 from pipeline.reporting.columns import NOTHING
@@ -11,6 +11,7 @@ from pipeline.reporting.laboratory import answers, words
 from pipeline.reporting.laboratory.brief import labelled, listed, pill
 from pipeline.reporting.laboratory.results import EXACT, LEARNED, Judged, Laboratory
 from pipeline.reporting.markup import table, warned
+from pipeline.reporting.read import TIMES
 
 HEADS = ("cell", "by derivation it minimises", "did it", "away, exact critics", "away, learned", "rarest mode")
 CAPTION = """{method}: where every cell ends by derivation, and how far from there it did: the largest difference
@@ -66,9 +67,13 @@ def _distances(found: Laboratory, rows: Sequence[Judged]) -> str:
 def _missing(found: Laboratory) -> list[str]:
     """The cells of the grid without a measurement, and those that cannot be."""
     measured = {found.place(row.cell) for row in found.judged}
-    excluded = [escape(f"{one}: {one.excluded}") for one in cells() if one.excluded]
-    silent = [str(one) for one in cells() if not one.excluded and one not in measured]
+    excluded = [f"{_named(one)}: {escape(one.excluded)}" for one in cells() if one.excluded]
+    silent = [_named(one) for one in cells() if not one.excluded and one not in measured]
     return [
         f"<p>Not in the grid:</p>{listed(excluded)}",
-        f"<p>Not measured: {escape(', '.join(silent))}.</p>" if silent else "<p>Every other cell was measured.</p>",
+        f"<p>Not measured: {', '.join(silent)}.</p>" if silent else "<p>Every other cell was measured.</p>",
     ]
+
+
+def _named(cell: Cell) -> str:
+    return f"{cell.method.replace('_', ' ')} {TIMES} {words.loss(cell.loss)}"
