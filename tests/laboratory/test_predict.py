@@ -33,7 +33,7 @@ def test_a_collapsed_student_has_no_finite_divergence(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--process", "Z"], "process must be one of A, B, C, D, E, F, G, L, got 'Z'"),
+        (["--process", "Z"], "process must be one of A, B, C, D, E, F, G, H, L, got 'Z'"),
         (["--process", "A", "--frames", "3"], "num_frames must be 1 for a mixture on the line, got 3"),
         (["--process", "A", "--student", "tied"], "num_frames must be at least 2, got 1"),
         (["--process", "A", "--pixels", "0"], "num_pixels must be at least 1, got 0"),

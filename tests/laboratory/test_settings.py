@@ -53,11 +53,11 @@ def test_a_process_of_the_parameters_is_measured_as_the_others_are():
         ),
         (
             with_setting(SWING, processes=("A", "sway")),
-            "laboratory: processes must be one of A, B, C, D, E, F, G, L, swing, got 'sway'",
+            "laboratory: processes must be one of A, B, C, D, E, F, G, H, L, swing, got 'sway'",
         ),
         (
             with_setting(SWING, cell_processes=("sway",)),
-            "cells.bidirectional-dmd.processes must be one of A, B, C, D, E, F, G, L, swing, got 'sway'",
+            "cells.bidirectional-dmd.processes must be one of A, B, C, D, E, F, G, H, L, swing, got 'sway'",
         ),
     ],
 )
