@@ -10,7 +10,7 @@ import pytest
 from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.laboratory.figures import rarest
-from pipeline.reporting.laboratory.laws import ellipse, of_student
+from pipeline.reporting.laboratory.laws import Mixture, ellipse, of_student
 from pipeline.reporting.laboratory.maps import (
     Site,
     ended_above,
@@ -21,7 +21,7 @@ from pipeline.reporting.laboratory.maps import (
     stacked,
 )
 from pipeline.reporting.laboratory.neural import neural_sections, read_neural
-from pipeline.reporting.laboratory.results import read_laboratory
+from pipeline.reporting.laboratory.results import RECOGNISED, read_laboratory
 from pipeline.reporting.laboratory.rollouts import rolled
 from pipeline.reporting.laboratory.shown import WAY_POINTS, smoothed, thinned
 from pipeline.reporting.style import HUES
@@ -107,6 +107,21 @@ def test_every_point_of_an_ellipse_is_as_far_from_the_mean():
     away = ellipse(law, 1.5) - law.means[0][:, None]
     squared = np.einsum("in,ij,jn->n", away, np.linalg.inv(law.covariances[0]), away)
     assert squared == pytest.approx(np.full(squared.shape, 1.5**2))
+
+
+def test_a_mode_that_lies_within_another_is_not_told_from_it():
+    shares, means = np.array([0.2, 0.5, 0.3]), np.array([[0.0], [0.2], [9.0]])
+    law = Mixture(shares, means, np.array([[[4.0]], [[0.25]], [[0.25]]]))
+    x = np.linspace(-12, 14, 40_001)
+    parts = [
+        Mixture(shares[k : k + 1], means[k : k + 1], law.covariances[k : k + 1]).density(x[:, None])
+        for k in range(3)
+    ]
+    exact = [
+        (part**2 / sum(parts)).sum() * (x[1] - x[0]) / share for part, share in zip(parts, shares, strict=True)
+    ]
+    assert law.recognised() == pytest.approx(exact, abs=0.02)
+    assert law.recognised()[0] < RECOGNISED < law.recognised()[1:].min()
 
 
 def test_the_rarest_mode_is_the_one_that_data_have_least_of(found):

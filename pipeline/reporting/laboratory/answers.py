@@ -92,7 +92,7 @@ def ratios(found: Laboratory, rows: Sequence[Judged]) -> list[float]:
     """How many times the share of data each cell keeps of the mode that is rarest in data."""
     kept = []
     for row in rows:
-        if len(row.kept) > 1:
+        if row.process in with_modes(found):
             number, of_data = rarest(found, row.process)
             kept.append(row.kept[number] / of_data)
     return kept

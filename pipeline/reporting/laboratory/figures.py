@@ -122,17 +122,21 @@ def draw_clips(found: Laboratory, rows: Sequence[Judged], supposed: Sequence[str
 
 
 def rarest(found: Laboratory, process: str) -> tuple[int, float]:
-    """The mode of a process that data have least of, and how much; ValueError where there is one mode."""
+    """The mode of a process that data have least of, of those that can be told apart, and how much.
+
+    Raises:
+        ValueError: a process of one such mode.
+    """
     shares = found.laws[process].shares.tolist()
-    if len(shares) < 2:
+    if process not in with_modes(found):
         raise ValueError(f"process {process} must have several modes, and has one")
-    number = min(range(len(shares)), key=shares.__getitem__)
+    number = min(found.modes[process], key=shares.__getitem__)
     return number, shares[number]
 
 
 def with_modes(found: Laboratory) -> list[str]:
-    """The processes of several modes."""
-    return [process for process in found.processes if len(found.laws[process].shares) > 1]
+    """The processes of several modes that can be told apart."""
+    return [process for process in found.processes if len(found.modes[process]) > 1]
 
 
 def draw_modes(found: Laboratory, path: Path) -> Path:

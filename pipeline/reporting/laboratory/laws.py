@@ -17,12 +17,24 @@ class Mixture:
 
     def density(self, x: np.ndarray) -> np.ndarray:
         """At x (..., F)."""
-        total = np.zeros(x.shape[:-1])
+        return self._by_mode(x).sum(0)
+
+    def recognised(self, num_draws: int = 4096) -> np.ndarray:
+        """Of every mode, (K,), how probable it is on average at draws of its own that they are of this mode."""
+        rng, means = np.random.default_rng(0), []
+        for mode, (mean, covariance) in enumerate(zip(self.means, self.covariances, strict=True)):
+            parts = self._by_mode(rng.multivariate_normal(mean, covariance, num_draws))
+            means.append((parts[mode] / parts.sum(0)).mean())
+        return np.array(means)
+
+    def _by_mode(self, x: np.ndarray) -> np.ndarray:
+        """What each mode adds to the density, (K, ...)."""
+        parts = []
         for share, mean, covariance in zip(self.shares, self.means, self.covariances, strict=True):
             away = x - mean
             squared = np.einsum("...i,ij,...j->...", away, np.linalg.inv(covariance), away)
-            total += share * np.exp(-squared / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
-        return total
+            parts.append(share * np.exp(-squared / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance)))
+        return np.stack(parts)
 
     def first(self, num_frames: int) -> "Mixture":
         """The law of the first frames."""

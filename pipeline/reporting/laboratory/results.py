@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.grid import Cell
 from pipeline.laboratory.verdicts import Optima, Parameters, Rules, to_objective
 from pipeline.losses import LOSSES
@@ -29,6 +31,7 @@ from pipeline.reporting.sweep_tables import reading
 COMMAND = "python3 -m pipeline laboratory"
 DIRECTORY = "laboratory"
 EXACT, LEARNED = "exact", "learned"
+RECOGNISED = 0.75  # mean probability of a mode at its own clips, from which on it can be told from the others
 AXES: dict[str, Mapping[str, type]] = {"method": METHODS, "loss": LOSSES}
 PLANES = {  # which two of a student's parameters a map shows
     ("m", "s"): ("m", "s"),
@@ -87,6 +90,12 @@ class Laboratory:
             if not one.flat:
                 found.setdefault(one.process, {}).setdefault(one.objective, []).append(one.at)
         return dict(found)
+
+    @cached_property
+    def modes(self) -> dict[str, list[int]]:
+        """Of every process the modes that can be told from the others by their clips."""
+        told = {name: law.recognised() for name, law in self.laws.items()}
+        return {name: np.flatnonzero(own >= RECOGNISED).tolist() for name, own in told.items()}
 
     def best(self, process: str) -> dict[str, Parameters]:
         """Of every objective, its best optimum."""
