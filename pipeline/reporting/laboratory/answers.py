@@ -98,9 +98,9 @@ def ratios(found: Laboratory, rows: Sequence[Judged]) -> list[float]:
     return kept
 
 
-def span(values: Sequence[float], how: str = ".2g") -> str:
-    """The least and the greatest, once where they read alike."""
-    low, high = (format(end(values), how) for end in (min, max))
+def span(values: Sequence[float]) -> str:
+    """The least and the greatest, to hundredths at the most, once where they read alike."""
+    low, high = (format(round(end(values), 2), ".2g") for end in (min, max))
     return low if low == high else f"{low} to {high}"
 
 

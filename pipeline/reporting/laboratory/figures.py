@@ -179,7 +179,7 @@ def draw_modes(found: Laboratory, path: Path) -> Path:
         names = [words.cell(row.cell, short=True) + learned[row.critics] for row in rows]
         axis.set_yticks(range(len(rows)), names, fontsize=6.8)
         axis.set_ylim(len(rows) - 0.4, -0.6)
-        axis.set_title(f"Process {process}: of data {words.share(of_data)} in this mode", fontsize=8.5)
+        axis.set_title(f"Process {process}: {words.share(of_data)} of data", fontsize=8.5)
         axis.tick_params(axis="x", labelsize=7.5)
         without_grid(axis, "y")
     axes[-1].set_xlim(0, 1.08 * axes[-1].get_xlim()[1])
