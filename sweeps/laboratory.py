@@ -157,9 +157,20 @@ def law_row(process: Process) -> Row:
 
 
 def flow_maps(setting: Setting) -> Row:
-    """What is predicted of losses that regress a flow map: at once, and so in no unit."""
+    """What is predicted of losses that regress a flow map: at once, and so in no unit.
+
+    To twelve decimals: the last ones depend on how a sum is split, and tables must be the same bytes whenever made.
+    """
     found = flow_map_optima(setting.process, setting.student)
-    return {name: dataclasses.asdict(prediction) for name, prediction in found.items()}
+    return {name: _rounded(dataclasses.asdict(prediction)) for name, prediction in found.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    return round(value, 12) if isinstance(value, float) else value
 
 
 def measured_row(key: Key, result: Result) -> Row:
