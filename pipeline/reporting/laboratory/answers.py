@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.laboratory.verdicts import Verdict
+from pipeline.laboratory.verdicts import Verdict, distance
 from pipeline.losses import LOSSES
 from pipeline.reporting.laboratory import words
 from pipeline.reporting.laboratory.figures import rarest, with_modes
@@ -109,7 +109,8 @@ def meaning(found: Laboratory, rows: Sequence[Judged]) -> str:
     kept = ratios(found, rows)
     if not kept:
         return "Measured on processes of one mode alone."
-    times = f"{span(kept)} times the share that data have of their rarest mode"
+    places = sorted({row.process for row in rows} & set(with_modes(found)))
+    times = f"{span(kept)} times the share that data have of their rarest mode, on {', '.join(places)}"
     if min(kept) >= found.rules.keeps_above:
         return f"Keeps rare modes ({times}): choose it where no kind of clip may be missing."
     if max(kept) <= found.rules.loses_below:
@@ -163,9 +164,25 @@ def _of_derived(found: Laboratory) -> str:
     away = max(found.away(row, row.derived) or 0.0 for row in rows)
     holds = "What this project derives instead holds up: of" if len(at) == len(rows) else "Of"
     return (
-        f"{holds} {len(rows)} students with exact critics, {len(at)} end within {found.rules.tolerance:g} of the "
-        f"predicted optimum of the objective that is derived for them, the farthest {away:.3f} away."
+        f"{holds} {len(rows)} students with exact critics, {len(at)} end within {found.rules.tolerance:g} of a "
+        f"predicted optimum of the objective that is derived for them, the farthest {away:.3f} away"
+        f"{_of_local(found, at)}. {_of_told_apart(rows)}"
     )
+
+
+def _of_local(found: Laboratory, rows: Sequence[Judged]) -> str:
+    """Those that stayed at an optimum that is not the best."""
+    tolerance = found.rules.tolerance
+    local = [row for row in rows if distance(row.at, found.best(row.process)[row.derived]) > tolerance]
+    return f"; {len(local)} of them at a local one ({', '.join(map(_place, local))})" if local else ""
+
+
+def _of_told_apart(rows: Sequence[Judged]) -> str:
+    """On how many of them the optimum is told apart from those of all other objectives."""
+    count = {verdict: sum(row.derived_verdict == verdict.value for row in rows) for verdict in Verdict}
+    said = f"Of {count[Verdict.CONFIRMED]} that optimum is also told apart from all others"
+    open_ = count[Verdict.UNDECIDED]
+    return f"{said}; {open_} stay undecided, by another one too near or by their seeds." if open_ else f"{said}."
 
 
 def learned(found: Laboratory) -> str:

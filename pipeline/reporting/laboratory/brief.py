@@ -23,7 +23,9 @@ is a point; circles are the predicted optima of objectives (&ldquo;+5&rdquo;: fi
 &ldquo;noised&rdquo;: averaged over noise levels), small grey dots those that no label names, and an arrow
 points to what lies below the map. A line is the training of one seed, smoothed; a filled mark is where a cell
 has settled, the mean of {seeds} with its 95 % interval: its shape is the method, its colour the loss, and its
-name stands beside it. Hollow marks: critics that learn instead of exact ones."""
+name stands beside it, under the optimum next to it. Hollow marks: critics that learn instead of exact ones. B
+bidirectional, TF teacher forcing, DF diffusion forcing (clean: half of the contexts are), SF self forcing (full:
+with the gradient through the context). Local: an optimum that is not the best of its objective."""
 
 
 @dataclass(frozen=True)

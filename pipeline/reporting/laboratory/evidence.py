@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from pipeline.laboratory.conclude import OF_CLIPS
 from pipeline.laboratory.verdicts import Judgement, Optima, judge, judge_none, over_processes, to_objective
 from pipeline.reporting.laboratory import words
 from pipeline.reporting.laboratory.figures import draw_clips, draw_fits
 from pipeline.reporting.laboratory.maps import draw_map
-from pipeline.reporting.laboratory.questions import NONE, QUESTIONS, RESTORED, Question
+from pipeline.reporting.laboratory.questions import NONE, QUESTIONS, Question
 from pipeline.reporting.laboratory.results import EXACT, Judged, Laboratory
 
-OF_CLIPS = ("by_frame", "restored")  # questions that two frames of a clip show best
+ON_CLIPS = ("by_frame", "restored")  # questions that two frames of a clip show best
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
 def most_telling(found: Laboratory, one: Answered) -> str:
     """The process where a student lies farthest from what is supposed; of clips, where their law can be drawn."""
     rows = one.rows
-    telling = "m1" if one.question.name in OF_CLIPS else "m"  # parameters of the students whose law shows it best
+    telling = "m1" if one.question.name in ON_CLIPS else "m"  # parameters of the students whose law shows it best
     rows = [row for row in rows if telling in row.at] or rows
     return max(rows, key=lambda row: found.away(row, supposed(one, row)) or nearest_of_clips(found, row)[1]).process
 
@@ -108,8 +109,8 @@ def nearest_of_clips(found: Laboratory, row: Judged) -> tuple[str, float]:
 
 
 def _of_clips(found: Laboratory, row: Judged) -> Optima:
-    """Without those that compare what the student makes of data."""
-    return {name: at for name, at in found.sites[row.process].items() if not name.startswith(RESTORED)}
+    """Those that compare them with data, as verdicts have it."""
+    return {name: at for name, at in found.sites[row.process].items() if name.startswith(OF_CLIPS)}
 
 
 def supposed(one: Answered, row: Judged) -> str:
@@ -122,7 +123,7 @@ def _is_beside(found: Laboratory, row: Judged, one: Answered) -> bool:
     place, loss = found.place(row.cell), found.place(one.rows[0].cell).loss
     if place.loss != loss:
         return False
-    if one.question.name in OF_CLIPS:
+    if one.question.name in ON_CLIPS:
         return place.method == "self_forcing" and "averaged" in row.derived
     if one.question.name == "detached":
         return place.method == "self_forcing"

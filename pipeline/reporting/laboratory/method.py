@@ -23,6 +23,13 @@ GLOSSARY = {
     "softened reverse KL": "KL(mixture of both \u2016 data): a reverse KL that never becomes infinite.",
     "Fisher divergence": "The mean squared difference of the scores, the slopes of the log densities.",
     "noise-averaged": "Of noised model and noised data, averaged over levels of noise, with some weight.",
+    "ELBO, \u03b5, flow weights": "How L2 weighs noise: by the likelihood's bound, or evenly in its prediction.",
+    "x0, score": "Spaces of a difference of denoisers, clean frames or scores: they weigh levels of noise.",
+    "frames noised apart": "Every frame at a level of noise of its own.",
+    "restored clips": "Clips of data of which the student made some frames anew: what diffusion forcing judges.",
+    "ends of the flow": "Where the flow of data leads pure noise; KD and PaGoDA regress it or its inverse.",
+    "SiD field, DMD field": "Where a loss descends no function: its fixed points stand in the place of optima.",
+    "H": "The entropy of the model; reverse KL \u00b1 a share of it.",
     "critics": "Networks beside the student that tell model from data, or learn its score. Exact: closed forms.",
     "detached": "Without the gradient through the student's own earlier frames, as self forcing is coded.",
 }
@@ -63,7 +70,8 @@ every parameter ({rules.learned_tolerance:g} with learned critics), with every o
 {rules.margin:g} times as far. A claim is <em>confirmed</em> where its optimum is the one; <em>refuted</em> where
 the student is outside the tolerance of it and at another optimum, or at least {rules.margin:g} tolerances from it;
 else <em>undecided</em>: two optima too close to tell apart, or seeds that scatter by more than the
-tolerance.</li></ul>"""
+tolerance. Objectives of one family whose optima are the same point count as one: a confirmation there does not say
+which of them it is.</li></ul>"""
 
 
 def limits(found: Laboratory) -> str:
