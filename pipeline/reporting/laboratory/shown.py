@@ -10,7 +10,7 @@ from pipeline.reporting.laboratory.results import Judged
 
 Row = Mapping[str, Any]
 NEW = 0.3  # share of the newest point in a smoothed way
-WAY_POINTS = 11  # at the most
+WAY_POINTS = 9  # at the most
 
 
 def of_data(process: str, law: Mixture) -> list[Row]:
