@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from pipeline.config import load_params
 from pipeline.interfaces import Progress
@@ -112,22 +113,25 @@ def is_at_work(process, work):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])  # dash stays between dvc and a command without exec
 @pytest.mark.parametrize(
     ("kill", "moment"),
     [(signal.SIGKILL, is_importing), (signal.SIGKILL, is_at_work), (signal.SIGTERM, is_at_work)],
 )
-def test_killing_dvc_ends_the_stage(kill, moment, tmp_path):
+def test_killing_dvc_ends_the_stage(kill, moment, shell, tmp_path):
     params = (PROJECT / "params.yaml").read_text()
     many = re.sub(r"num_train: \d+", "num_train: 2000000", params)  # minutes, were it left alone
     assert many != params
     (tmp_path / "params.yaml").write_text(many)
-    (tmp_path / "dvc.yaml").write_text("stages:\n  prepare:\n    cmd: python -m stages.prepare\n")
+    command = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]["prepare"]["cmd"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"prepare": {"cmd": command}}}))
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT),
         "FORCING_GRID_WORK": str(tmp_path / "work"),
         "DVC_NO_ANALYTICS": "true",
+        "SHELL": shell,
     }
     subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=tmp_path, env=env, check=True)
     dvc = subprocess.Popen(["dvc", "repro", "-q"], cwd=tmp_path, env=env)
@@ -147,9 +151,17 @@ def test_killing_dvc_ends_the_stage(kill, moment, tmp_path):
                 break
             time.sleep(0.005)
         assert not is_running(child.pid), Path(f"/proc/{child.pid}/status").read_text()  # what signals it has met
+        assert not list((tmp_path / "work").rglob("metrics.json"))  # it was ended, and did not come to its end
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+
+
+def test_every_command_of_the_chain_replaces_its_shell():
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    commands = [stage.get("do", stage)["cmd"] for stage in stages.values()]
+    assert len(commands) > 10
+    assert all(command.startswith("exec python -m ") for command in commands)
 
 
 def stage_below(pid):
