@@ -34,6 +34,8 @@ OPTIMA = {  # as they are, to three digits
     "L": {
         "forward_kl": (1.0, 0.833, 0.553),
         "l2_elbo_teacher_forcing": (1.0, 0.833, 0.553),
+        "l2_flow_bidirectional": (1.007, 0.858, 0.517),
+        "l2_elbo_diffusion_forcing_causal": (0.997, 0.859, 0.502),
         "reverse_kl": (0.973, 0.861, 0.498),
         "reverse_kl_averaged": (0.99, 0.875, 0.48),
         "self_forcing_detached_reverse_kl_averaged": (0.852, 0.769, 0.535),
@@ -42,6 +44,8 @@ OPTIMA = {  # as they are, to three digits
 }
 ENDS = {  # cell -> process -> the objective near whose optimum its students end, or the point
     "bidirectional-l2_elbo": {"A": "forward_kl"},
+    "bidirectional-l2_flow": {"L": "l2_flow_bidirectional"},
+    "diffusion_forcing-l2_elbo": {"L": "l2_elbo_diffusion_forcing_causal"},
     "bidirectional-dmd": {"A": "reverse_kl_averaged"},
     "bidirectional-gan_saturating": {"A": "jensen_shannon_averaged"},
     "bidirectional-gan_non_saturating": {"A": "softened_reverse_kl_averaged"},

@@ -7,7 +7,9 @@ import pytest
 from pipeline.unit import PROJECT
 
 TOLD = (PROJECT / "docs" / "report.md").read_text()
-LETTERED = re.compile(r"(laboratory_map_)[A-Z]$|(laboratory_)\w+(_laws|_map)$")  # of which the page names one
+LETTERED = re.compile(
+    r"(laboratory_map_)[A-Z](?:_\w+)?$|(laboratory_)\w+(_laws|_map)$"
+)  # of which the page names one
 
 
 @pytest.mark.parametrize("name", ["index", "laboratory"])

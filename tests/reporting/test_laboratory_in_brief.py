@@ -59,8 +59,9 @@ def test_claims_of_a_cell_are_those_of_the_table_of_claims(tmp_path):
 def test_claims_of_a_cell_tell_its_settings_apart(tmp_path):
     write_laboratory_files(tmp_path)
     found = read_laboratory(tmp_path)
-    (elbo,) = claims_of(found, Cell("bidirectional", "l2"))
+    elbo, flow = claims_of(found, Cell("bidirectional", "l2"))
     assert (elbo.setting, elbo.claimed, elbo.by_table) == ("ELBO weights", "forward KL", "confirmed")
+    assert (flow.setting, flow.claimed, flow.by_table) == ("flow weights", "forward KL", "refuted")
     adversarial = {one.setting: one for one in claims_of(found, Cell("bidirectional", "gan"))}
     assert set(adversarial) == {"saturating", "non-saturating"}
     assert adversarial["non-saturating"].minimises == ("noise-averaged softened reverse KL",)

@@ -4,19 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.grid import Cell
 from pipeline.laboratory.verdicts import Judgement, Verdict, over_processes
 from pipeline.reporting.columns import NOTHING
 from pipeline.reporting.laboratory import answers, method, words
 from pipeline.reporting.laboratory.maps import draw_map, objectives_on
-from pipeline.reporting.laboratory.results import COMMAND, Laboratory
+from pipeline.reporting.laboratory.results import COMMAND, Judged, Laboratory
 from pipeline.reporting.laboratory.tables import Claim
 from pipeline.reporting.markup import picture, row_head, table, warned
 from pipeline.reporting.read import Study
 from pipeline.reporting.style import theme
 
 PAGE, PREFIX = "laboratory.html", "laboratory_"
+CROWDED = 30  # students on a map
 MARKS = {Verdict.CONFIRMED.value: "\u2713", Verdict.REFUTED.value: "\u2717", Verdict.UNDECIDED.value: "?"}
 MAP_CAPTION = """The map of optima, in the parameters of the student, which have the units of a pixel. A student
 is a point; circles are the predicted optima of objectives (&ldquo;+5&rdquo;: five more share it;
@@ -76,7 +78,7 @@ def in_brief(study: Study, found: Laboratory, figures: Path) -> dict[str, list[s
     """The section by its title, and its figure among the others."""
     figures.mkdir(exist_ok=True)
     with theme():
-        drawn = draw_process(found, found.processes[0], figures)
+        drawn = draw_maps(found, figures, found.processes[0])[0]
     said = failures(found)
     if found.profile != study.profile:
         text = f"This laboratory is of profile {found.profile}, this page is of {study.profile}"
@@ -107,21 +109,36 @@ def failures(found: Laboratory) -> list[str]:
     return [f'<p class="warning">{escape(f"{name} failed: {why}")}</p>' for name, why in found.failed.items()]
 
 
-def map_picture(found: Laboratory, path: Path) -> str:
+class Map(NamedTuple):
+    """Of the students of one method, or of all."""
+
+    method: str  # empty: all
+    path: Path
+
+
+def map_picture(found: Laboratory, one: Map) -> str:
     """The map with what its marks mean."""
-    return picture(path, warned(found.warning, MAP_CAPTION.format(seeds=found.seeds)), command=COMMAND)
+    return picture(one.path, warned(found.warning, MAP_CAPTION.format(seeds=found.seeds)), command=COMMAND)
 
 
-def draw_maps(found: Laboratory, figures: Path) -> dict[str, Path]:
-    """A map a process; the first names every objective."""
-    return {process: draw_process(found, process, figures) for process in found.processes}
+def draw_maps(found: Laboratory, figures: Path, process: str) -> list[Map]:
+    """Of a process; one a method where all students together would hide each other.
 
-
-def draw_process(found: Laboratory, process: str, figures: Path) -> Path:
-    """Its map of optima."""
+    Of the first process, every objective is named.
+    """
     rows = [row for row in found.judged if row.process == process]
-    named = objectives_on(found, process, rows, every=process == found.processes[0])
-    return draw_map(found, rows, figures / f"{PREFIX}map_{process}.svg", named=named)
+    by_method: dict[str, list[Judged]] = {"": rows}
+    if len(rows) > CROWDED:
+        by_method = {}
+        for row in rows:
+            by_method.setdefault(found.place(row.cell).method, []).append(row)
+    drawn = []
+    for method_name, some in by_method.items():
+        suffix = f"_{method_name}" if method_name else ""
+        named = objectives_on(found, process, some, every=process == found.processes[0])
+        path = draw_map(found, some, figures / f"{PREFIX}map_{process}{suffix}.svg", named=named)
+        drawn.append(Map(method_name, path))
+    return drawn
 
 
 def narrow(content: str) -> str:

@@ -12,8 +12,6 @@ from pipeline.reporting.laboratory.maps import draw_map
 from pipeline.reporting.laboratory.questions import NONE, QUESTIONS, Question
 from pipeline.reporting.laboratory.results import EXACT, Judged, Laboratory
 
-ON_CLIPS = ("by_frame", "restored")  # questions that two frames of a clip show best
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -76,14 +74,14 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
     paths = []
     process = most_telling(found, one)
     rows = [row for row in one.rows if row.process == process]
-    named = {*(supposed(one, row) for row in rows), *(row.derived for row in rows)}
     others = [
         row
         for row in found.judged
-        if row.process == process and row.critics == EXACT and row not in rows and _is_beside(found, row, one)
+        if row.process == process and row.critics == EXACT and row not in rows and one.question.beside(found, row)
     ]
-    named |= {row.derived for row in others}
     shown = [*rows, *others]
+    named = {supposed(one, row) for row in rows}
+    named |= {name for row in shown for name in (row.derived, row.text_claimed)}
     expected = [name for name in dict.fromkeys(supposed(one, row) for row in rows) if name != NONE]
     if "m" in rows[0].at:
         paths.append(draw_fits(found, rows, expected, directory / f"laboratory_{name}_laws.svg"))
@@ -94,10 +92,9 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
 
 
 def most_telling(found: Laboratory, one: Answered) -> str:
-    """The process where a student lies farthest from what is supposed; of clips, where their law can be drawn."""
-    rows = one.rows
-    telling = "m1" if one.question.name in ON_CLIPS else "m"  # parameters of the students whose law shows it best
-    rows = [row for row in rows if telling in row.at] or rows
+    """The process where a student lies farthest from what is supposed, if any of those that show it best."""
+    telling = one.question.telling
+    rows = [row for row in one.rows if telling in row.at] or one.rows
     return max(rows, key=lambda row: found.away(row, supposed(one, row)) or nearest_of_clips(found, row)[1]).process
 
 
@@ -116,15 +113,3 @@ def _of_clips(found: Laboratory, row: Judged) -> Optima:
 def supposed(one: Answered, row: Judged) -> str:
     """The objective whose optimum the claim expects a row at."""
     return one.question.supposed(row.derived)
-
-
-def _is_beside(found: Laboratory, row: Judged, one: Answered) -> bool:
-    """Cells of the same loss that make the picture speak."""
-    place, loss = found.place(row.cell), found.place(one.rows[0].cell).loss
-    if place.loss != loss:
-        return False
-    if one.question.name in ON_CLIPS:
-        return place.method == "self_forcing" and "averaged" in row.derived
-    if one.question.name == "detached":
-        return place.method == "self_forcing"
-    return place.method == found.place(one.rows[0].cell).method

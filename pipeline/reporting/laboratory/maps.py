@@ -255,7 +255,7 @@ def _label(
             colour = hue(found, row.cell)
             look: dict[str, Any] = {"mfc": colour if row.critics == EXACT else "white", "mec": colour}
             beside.plot(9, y, mark(found, row.cell), markersize=4.2, clip_on=False, **look)
-            beside.text(15, y, text, fontsize=FONT, va="center")
+            beside.text(15, y, text, fontsize=FONT * min(1.0, WIDEST / len(text)), va="center")
 
 
 def stacked(wanted: Sequence[float], sizes: Sequence[float], height: float) -> list[float]:

@@ -11,6 +11,7 @@ from pipeline.reporting.laboratory import answers, method, words
 from pipeline.reporting.laboratory.brief import (
     PAGE,
     PREFIX,
+    Map,
     answer_list,
     claims_table,
     draw_maps,
@@ -82,9 +83,8 @@ def write_laboratory(reports: Path, *, profile: str) -> Path:
 
 def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[str]]:
     """Every section by its title, its figures drawn."""
-    maps = draw_maps(found, figures)
-    first, *rest = maps.values()
-    others = "".join(_picture(path, method.process(found, process)) for process, path in list(maps.items())[1:])
+    first, *rest = [(process, one) for process in found.processes for one in draw_maps(found, figures, process)]
+    others = "".join(_picture(one.path, _of_map(found, process, one)) for process, one in rest)
     results = [
         *failures(found),
         answer_list(found),
@@ -97,7 +97,7 @@ def sections(found: Laboratory, reports: Path, figures: Path) -> dict[str, list[
         "The answer": results,
         "Claim by claim": [claims_table(found)],
         "The map of optima": [
-            narrow(map_picture(found, first)),
+            narrow(map_picture(found, first[1])),
             f'<h3>The same on the other processes</h3><div class="maps">{others}</div>' if rest else "",
         ],
         "Tempting claims, and what students say": [_question(found, one, figures) for one in answered(found)],
@@ -138,6 +138,11 @@ def _page(found: Laboratory, parts: Mapping[str, Sequence[str]]) -> str:
 
 def _processes_of_one_frame(found: Laboratory) -> list[str]:
     return [process for process in found.processes if "m" in next(iter(found.best(process).values()))]
+
+
+def _of_map(found: Laboratory, process: str, one: Map) -> str:
+    students = f" Students of {one.method.replace('_', ' ')}." if one.method else ""
+    return f"{method.process(found, process)}{students}"
 
 
 def _figure(path: Path, name: str, found: Laboratory) -> str:

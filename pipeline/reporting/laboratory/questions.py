@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pipeline.reporting.laboratory.results import Judged, Laboratory
 
 NONE = "none"  # supposed: no objective
+ONE_FRAME, CLIP, ANY = "m", "m1", ""  # telling: those whose laws are drawn have this parameter; any, on a map
+ELBO = "l2_elbo_bidirectional"
 DETACHED, BY_FRAME, RESTORED = "self_forcing_detached_", "teacher_forcing_", "diffusion_forcing_"
 
 
@@ -14,6 +16,7 @@ class Question:
     """A claim, and on what it is tried. Texts are HTML.
 
     speaks: whether a measurement does. supposed: the objective that the claim supposes of it, by what is derived.
+    beside: which others make the picture speak. telling: a parameter of the students that show it best.
     """
 
     name: str
@@ -23,6 +26,8 @@ class Question:
     caption: str
     speaks: Callable[[Laboratory, Judged], bool]
     supposed: Callable[[str], str]
+    beside: Callable[[Laboratory, Judged], bool]
+    telling: str
 
 
 def _is_non_saturating(found: Laboratory, row: Judged) -> bool:
@@ -48,6 +53,19 @@ def _is_restored(found: Laboratory, row: Judged) -> bool:
     return found.place(row.cell) == ("diffusion_forcing", "dmd")
 
 
+def _has_weights_on_noise(found: Laboratory, row: Judged) -> bool:
+    return found.place(row.cell) == ("bidirectional", "l2") and row.derived not in ("", ELBO)
+
+
+def _is_after_noise(found: Laboratory, row: Judged) -> bool:
+    return found.place(row.cell) == ("diffusion_forcing", "l2")
+
+
+def _of(method: str, loss: str, part: str = "") -> Callable[[Laboratory, Judged], bool]:
+    """Whether a student is of this method and loss, and of a name of its objective that has this part."""
+    return lambda found, row: found.place(row.cell) == (method, loss) and part in row.derived
+
+
 QUESTIONS = (
     Question(
         "non_saturating",
@@ -64,6 +82,8 @@ QUESTIONS = (
         judged on noised and on clean frames.""",
         _is_non_saturating,
         lambda derived: derived.replace("softened_reverse_kl", "jensen_shannon"),
+        _of("bidirectional", "gan"),
+        ONE_FRAME,
     ),
     Question(
         "averaged_dmd",
@@ -81,6 +101,8 @@ QUESTIONS = (
         noised frames ends, in the space of scores and in that of x0.""",
         _is_averaged_dmd,
         lambda derived: "reverse_kl",  # noqa: ARG005
+        _of("bidirectional", "dmd"),
+        ONE_FRAME,
     ),
     Question(
         "detached",
@@ -100,6 +122,8 @@ QUESTIONS = (
         (&ldquo;full&rdquo;), on clean and on noised frames.""",
         _is_detached,
         lambda derived: derived.removeprefix(DETACHED),
+        _of("self_forcing", "dmd"),
+        ANY,
     ),
     Question(
         "by_frame",
@@ -117,6 +141,8 @@ QUESTIONS = (
         claim supposes.""",
         _is_by_frame,
         lambda derived: derived.removeprefix(BY_FRAME),
+        _of("self_forcing", "dmd", "averaged"),
+        CLIP,
     ),
     Question(
         "restored",
@@ -132,5 +158,48 @@ QUESTIONS = (
         """Two frames of a clip, as above: the student of diffusion forcing beside those of self forcing.""",
         _is_restored,
         lambda derived: NONE,  # noqa: ARG005
+        _of("self_forcing", "dmd", "averaged"),
+        CLIP,
+    ),
+    Question(
+        "weights",
+        "Is L2 the forward KL of clean clips, whatever weights it gives to the noise?",
+        "L2 minimises the forward KL of clean clips, with any weights.",
+        (
+            """The error of the noise at log-SNR \u03bb, over the least possible, is twice the rate at which
+            KL(q<sub>\u03bb</sub> \u2016 p<sub>\u03bb</sub>) grows as noise falls.""",
+            """Summed with weights w, by parts: w(\u03bb<sub>max</sub>) KL(q \u2016 p) \u2212 \u222b
+            KL(q<sub>\u03bb</sub> \u2016 p<sub>\u03bb</sub>) dw(\u03bb). ELBO weights are constant: only the KL
+            of clean clips is left.""",
+            """Flow weights fall as noise falls: an average of KLs of noised clips. \u03b5 weights rise first, so
+            that KLs of strong noise are subtracted: no average of KLs.""",
+        ),
+        """Bidirectional L2 with three weights: only with those of the ELBO do students end at the forward KL of
+        clean clips. In grey: the average that the post's text supposes. Of one frame, a Gaussian has the same best
+        fit under all three.""",
+        _has_weights_on_noise,
+        lambda derived: "forward_kl",  # noqa: ARG005
+        _of("bidirectional", "l2"),
+        ANY,
+    ),
+    Question(
+        "noisy_contexts",
+        "Is diffusion forcing with L2 the forward KL of the clip?",
+        "Diffusion forcing with L2 minimises the forward KL of clips.",
+        (
+            """Frame f is denoised after contexts z<sub>&lt;f</sub> that are noised, each frame at a level of its
+            own.""",
+            """Its levels sum to KL(q(x<sub>f</sub> | z<sub>&lt;f</sub>) \u2016 p(x<sub>f</sub> |
+            z<sub>&lt;f</sub>)), in the mean over noised contexts; flow weights average it over noise of frame f,
+            too.""",
+            """Only after clean contexts do these sum to KL(q \u2016 p). Noised ones ask for other conditionals, and
+            a student too small for all of them settles in between.""",
+        ),
+        """Diffusion forcing beside teacher forcing, which ends at the forward KL. In grey: the KL of clips whose
+        frames are noised apart, which the post's text supposes.""",
+        _is_after_noise,
+        lambda derived: "forward_kl",  # noqa: ARG005
+        _of("teacher_forcing", "l2"),
+        ANY,
     ),
 )

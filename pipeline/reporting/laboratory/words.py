@@ -21,6 +21,11 @@ DIVERGENCES = {
     "consistency_training": "fixed point of consistency training",
     "consistency_distillation": "fixed point of consistency distillation",
 }
+SHORT_DIVERGENCES = {
+    "kd": "ends of the flow",
+    "consistency_training": "consistency training",
+    "consistency_distillation": "consistency distillation",
+}
 AVERAGES = {  # by the end of a name, the longest first
     "_averaged_independent": ", frames noised apart",
     "_averaged_x0": " (x0 weights)",
@@ -45,7 +50,11 @@ FORCINGS = {  # of L2: which noise its frames have
     "diffusion_forcing": "of each frame beside noisy ones",
     "diffusion_forcing_causal": "of each frame after noisy ones",
 }
-WEIGHTS = {"elbo": "", "eps": " (\u03b5 weights)", "flow": " (flow weights)"}
+WEIGHTED = {  # of L2: what its weights make of it, and after its forcing
+    "elbo": ("forward KL", ""),
+    "eps": ("L2 error", " (\u03b5 weights)"),  # no average of KLs: they are not monotone
+    "flow": ("noise-averaged forward KL", " (flow weights)"),
+}
 PARTS = {
     "l2": "L2",
     "dmd": "DMD",
@@ -77,13 +86,10 @@ def objective(name: str, *, short: bool = False) -> str:
     """An objective of predicted.csv, in words. Noise-averaged, or short noised: a mean over levels of noise."""
     if name.startswith("l2_"):
         weighting, _, forcing = name.removeprefix("l2_").partition("_")
-        said, weights = (
-            f"forward KL {FORCINGS.get(forcing, forcing)}",
-            WEIGHTS.get(weighting, f" ({weighting} weights)"),
-        )
         if short:
             return f"L2 {PARTS.get(weighting, weighting)}, {SHORT_FORCINGS.get(forcing, forcing)}"
-        return f"noise-averaged {said}{weights}" if weights else said
+        weighted, weights = WEIGHTED[weighting]
+        return f"{weighted} {FORCINGS.get(forcing, forcing)}{weights}"
     if name.startswith("sid_"):
         return f"SiD field, \u03b1 = {name.removeprefix('sid_')}"
     ending = next((text for prefix, text in FRAMES.items() if name.startswith(prefix)), "")
@@ -98,6 +104,7 @@ def objective(name: str, *, short: bool = False) -> str:
         said = f"reverse KL {sign} {abs(weight):g} H"
     if short:
         noised = ", noised" if suffix else ""
+        said = SHORT_DIVERGENCES.get(base, said)
         return f"{said}{noised}{SHORT_AVERAGES.get(suffix, '')}{SHORT_FRAMES.get(ending, '')}"
     return f"{'noise-averaged ' if suffix else ''}{said}{AVERAGES.get(suffix, '')}{ending}"
 
