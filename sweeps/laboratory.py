@@ -3,7 +3,6 @@
 Interrupted, it goes on where it was; a second call finds everything made.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from pipeline.data.processes import Process
 from pipeline.laboratory.conclude import Conclusion, conclude, optima_of, over_cells
 from pipeline.laboratory.estimators_bias import EstimatorBias
 from pipeline.laboratory.exposure import Exposure, predicted_variance
-from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
 from pipeline.laboratory.measure import Measure
 from pipeline.laboratory.neural_run import NeuralTask
 from pipeline.laboratory.predict import Predict
-from pipeline.laboratory.run import Key, LaboratoryRun, Setting
+from pipeline.laboratory.run import Key, LaboratoryRun
 from pipeline.reporting.laboratory.page import write_laboratory
 from pipeline.reporting.read import PROFILE_OF_RESULTS
 from pipeline.unit import as_plain, replace_file, write_json
@@ -119,11 +117,9 @@ def write(
     """Ten tables of what was predicted, measured and concluded, and what they were made from: run.json."""
     measured = {key: result for key, result in made.items() if key.cell not in NOT_MEASURED}
     exposed = {key: result for key, result in made.items() if key.cell == EXPOSURE}
-    predicted = {
-        key.process: result.metrics["optima"] | flow_maps(run.settings[key.process])
-        for key, result in made.items()
-        if key.cell == PREDICTED
-    }
+    of_processes = {key.process: result.metrics for key, result in made.items() if key.cell == PREDICTED}
+    predicted = {process: metrics["optima"] for process, metrics in of_processes.items()}
+    without = {process: metrics["without"] for process, metrics in of_processes.items()}
     optima = {process: optima_of(found) for process, found in predicted.items()}
     conclusions = conclude(run, {key: result.metrics for key, result in measured.items()}, optima)
     tables: dict[str, Iterable[Row]] = {
@@ -141,8 +137,8 @@ def write(
     reasons = {words_of(key): reason for key, reason in failed.items()}
     said = about({key: result.made for key, result in made.items()}, reasons)
     laws = {name: law_row(run.settings[name].process) for name in run.processes}
-    about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), "laws": laws, **said}
-    write_json(target / "run.json", about_it)
+    about_it = {"profile": params.profile, "seed": params.seed, "params": as_plain(run), **said}
+    write_json(target / "run.json", {**about_it, "laws": laws, "without": without})
     return conclusions
 
 
@@ -154,23 +150,6 @@ def law_row(process: Process) -> Row:
         "means": law.means.tolist(),
         "covariances": law.covariances.tolist(),
     }
-
-
-def flow_maps(setting: Setting) -> Row:
-    """What is predicted of losses that regress a flow map: at once, and so in no unit.
-
-    To twelve decimals: the last ones depend on how a sum is split, and tables must be the same bytes whenever made.
-    """
-    found = flow_map_optima(setting.process, setting.student)
-    return {name: _rounded(dataclasses.asdict(prediction)) for name, prediction in found.items()}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return round(value, 12) if isinstance(value, float) else value
 
 
 def measured_row(key: Key, result: Result) -> Row:

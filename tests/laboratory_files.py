@@ -132,16 +132,19 @@ def roll_outs(name, num_frames):
 
 
 def write_laboratory_files(
-    reports, *, processes=("A", "D", "L"), profile="default", failed=None, ends=None, num_seeds=3
+    reports, *, processes=("A", "D", "L"), profile="default", failed=None, ends=None, num_seeds=3, without=None
 ):
-    """What `python3 -m pipeline laboratory` leaves behind. ends: what differs from ENDS."""
+    """What `python3 -m pipeline laboratory` leaves behind. ends: what differs from ENDS. without: of all."""
     from sweeps.laboratory import EXPOSURE, PREDICTED, Key, write
 
     params = dataclasses.replace(default_params(), profile=profile)
     run = params.laboratory
     cells = {name: run.cells[name] for name in ENDS}
     run = dataclasses.replace(run, cells=cells, processes=tuple(processes), num_seeds=num_seeds)
-    made = {Key(PREDICTED, process, "", 0): result_of({"optima": predictions(process)}) for process in processes}
+    made = {
+        Key(PREDICTED, process, "", 0): result_of({"optima": predictions(process), "without": without or {}})
+        for process in processes
+    }
     for seed in range(num_seeds):
         for critics, settled in (("exact", {**ENDS, **(ends or {})}), ("learned", LEARNED)):
             for cell, by_process in settled.items():

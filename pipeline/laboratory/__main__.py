@@ -74,8 +74,8 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     from tqdm import tqdm
 
     from pipeline.config import load_params
-    from pipeline.laboratory.flow_map import flow_map_optimum, flow_maps_for
-    from pipeline.laboratory.optima import Laboratory, NoOptimumError, objectives_for
+    from pipeline.laboratory.optima import NoOptimumError
+    from pipeline.laboratory.predict import Predictions
     from pipeline.rules import one_of
 
     torch.set_num_threads(1)  # tensors are small
@@ -85,23 +85,17 @@ def _predict(options: argparse.Namespace) -> dict[str, object]:
     if options.frames is not None:
         process = dataclasses.replace(process, num_frames=options.frames)
     student = options.student or settings[options.process].student
-    laboratory = Laboratory(process.law, student, num_pixels=options.pixels)
-    flow_maps = flow_maps_for(process, student)
-    known = [*objectives_for(process.law), *flow_maps]
-    names = options.objective or known
+    predictions = Predictions(process, student, num_pixels=options.pixels)
+    names = options.objective or predictions.names
     for name in names:
-        one_of(known, objective=name)
+        one_of(predictions.names, objective=name)
     optima, without = {}, {}
     for name in tqdm(names, unit="objective", disable=not sys.stderr.isatty()):
         try:
-            if name in flow_maps:
-                found = flow_map_optimum(process, name, num_pixels=options.pixels)
-            else:
-                found = laboratory.predict(name)
+            prediction = dataclasses.asdict(predictions.of(name))
         except NoOptimumError as reason:
             without[name] = str(reason)
         else:
-            prediction = dataclasses.asdict(found)
             optima[name] = {**prediction.pop("best"), **prediction}
     return {
         "process": options.process,

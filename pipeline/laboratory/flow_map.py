@@ -4,7 +4,6 @@ Consistency training and distillation compare answers at neighbouring levels of 
 between any two levels.
 """
 
-import contextlib
 from typing import Any
 
 from pipeline.data.processes import Process
@@ -13,7 +12,7 @@ from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.flow_map_lines import ends, ends_on_own_frames
 from pipeline.laboratory.moments import of_moments
-from pipeline.laboratory.optima import NoOptimumError, Optimum, Prediction
+from pipeline.laboratory.optima import Optimum, Prediction
 from pipeline.laboratory.quadrature import CHECK, FINE, Precision
 from pipeline.laboratory.reached import Standing
 from pipeline.losses.consistency_distillation import ConsistencyDistillation
@@ -155,15 +154,6 @@ def flow_map_name(method: Method, loss: AnyLoss, num_frames: int) -> str | None:
 def flow_maps_for(process: Process, student: str) -> dict[str, Cell]:
     """The losses in PREDICTED of such frames; none for other students than lines have."""
     return PREDICTED[process.num_frames] if student == STUDENT.get(process.num_frames) else {}
-
-
-def flow_map_optima(process: Process, student: str) -> dict[str, Prediction]:
-    """Of all of them that leave a student anywhere."""
-    optima: dict[str, Prediction] = {}
-    for name in flow_maps_for(process, student):
-        with contextlib.suppress(NoOptimumError):
-            optima[name] = flow_map_optimum(process, name)
-    return optima
 
 
 def flow_map_optimum(process: Process, name: str, *, num_pixels: int = 1) -> Prediction:

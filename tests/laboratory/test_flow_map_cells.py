@@ -15,7 +15,8 @@ from pipeline.laboratory.flow_map import (
     MOMENTS,
     TRAINING,
     flow_map_name,
-    flow_map_optima,
+    flow_map_optimum,
+    flow_maps_for,
     predict_flow_map,
 )
 from pipeline.laboratory.flow_map_measure import MeasureFlowMap
@@ -138,7 +139,8 @@ def test_a_flow_map_lands_there_on_two_modes_as_the_laboratory_runs_it(name):
 
 @pytest.mark.parametrize("process", ["A", "B"])
 def test_what_is_predicted_can_be_told_apart(process):
-    found = flow_map_optima(PROCESSES[process], "gaussian")
+    names = flow_maps_for(PROCESSES[process], "gaussian")
+    found = {name: flow_map_optimum(PROCESSES[process], name) for name in names}
     assert found.keys() == {"consistency_training", "consistency_distillation"}
     points = [predict_flow_map(PROCESSES[process], BIDIRECTIONAL, loss) for loss in LOSSES.values()]
     assert min(apart(a, b) for a, b in combinations(points, 2)) > TOLERANCE

@@ -20,10 +20,10 @@ from pipeline.laboratory.denoisers import ExactDenoiser
 from pipeline.laboratory.flow_map import (
     DISTILLATION,
     MOMENTS,
-    PREDICTED,
     TRAINING,
     flow_map_name,
-    flow_map_optima,
+    flow_map_optimum,
+    flow_maps_for,
     predict_flow_map,
 )
 from pipeline.laboratory.flow_map_lines import ends
@@ -33,6 +33,7 @@ from pipeline.laboratory.laws import chain_law
 from pipeline.laboratory.measure import ONE_STEP
 from pipeline.laboratory.objectives import CLEANED
 from pipeline.laboratory.optima import Laboratory, NoOptimumError
+from pipeline.laboratory.predict import Predictions
 from pipeline.laboratory.quadrature import COARSE
 from pipeline.losses.mean_flow import MeanFlow
 from pipeline.methods.bidirectional import Bidirectional
@@ -169,13 +170,13 @@ def test_the_gradient_of_consistency_vanishes_at_the_fitted_lines(loss):
 
 
 def test_what_is_predicted_can_be_told_apart_and_says_how_precisely():
-    found = flow_map_optima(D, "frame_by_frame")
+    found = {name: flow_map_optimum(D, name) for name in flow_maps_for(D, "frame_by_frame")}
     assert set(found) == {flow_map_name(method, loss, 2) for method, loss in CELLS.values()} - {MOMENTS}
     points = [one.best.parameters for one in found.values()] + [predict_flow_map(D, TRUE, MEAN_FLOW)]
     assert min(apart(a, b) for a, b in combinations(points, 2)) > TOLERANCE
     assert max(one.integration_error for one in found.values()) < 1e-4
-    assert flow_map_optima(D, "tied") == {}
-    assert flow_map_optima(PROCESSES["E"], "tied") == {}
+    assert flow_maps_for(D, "tied") == {}
+    assert flow_maps_for(PROCESSES["E"], "tied") == {}
 
 
 def test_own_frames_that_lead_nowhere_leave_the_other_predictions(monkeypatch):
@@ -184,8 +185,12 @@ def test_own_frames_that_lead_nowhere_leave_the_other_predictions(monkeypatch):
     apart = PersistentModes((0.5, 0.5), tuple(Mode(mean, 0.3, 0.9, 0.0, 0.3) for mean in (-2.0, 2.0)))
     with pytest.raises(NoOptimumError, match="a student's own frames lead on and on"):
         predict_flow_map(apart, OWN, DISTILLATION, precision=COARSE)
-    found = flow_map_optima(apart, "frame_by_frame")
-    assert set(found) == set(PREDICTED[2]) - {"self_forcing_consistency_distillation"}
+    name = "self_forcing_consistency_distillation"
+    predictions = Predictions(apart, "frame_by_frame")
+    assert name in predictions.names
+    with pytest.raises(NoOptimumError):
+        predictions.of(name)
+    assert predictions.of("teacher_forcing_consistency_distillation").is_field
 
 
 def test_diffusion_forcing_has_the_predictions_of_teacher_forcing_where_first_frames_are_clean():

@@ -83,7 +83,6 @@ def test_what_has_no_optimum_is_named_with_the_reason_and_the_others_are_predict
     printed = _predicted(capsys, "A", "--objective=consistency_training", "--objective=reverse_kl")
     assert list(printed["optima"]) == ["reverse_kl"]
     assert printed["without"] == {"consistency_training": "leads on and on"}
-    assert flow_map.flow_map_optima(PROCESSES["A"], "gaussian") == {}
 
 
 @pytest.mark.parametrize("error", [TransportError, torch.linalg.LinAlgError])  # pyright: ignore[reportPrivateImportUsage]

@@ -7,7 +7,6 @@ from html import unescape
 import numpy as np
 import pytest
 
-from pipeline.laboratory.flow_map import flow_map_optima
 from pipeline.records import DamagedRecordError
 from pipeline.reporting.laboratory.figures import rarest
 from pipeline.reporting.laboratory.laws import Mixture, ellipse, of_student
@@ -26,7 +25,6 @@ from pipeline.reporting.laboratory.rollouts import rolled
 from pipeline.reporting.laboratory.shown import WAY_POINTS, smoothed, thinned
 from pipeline.reporting.style import HUES
 from tests.laboratory_files import OPTIMA, write_laboratory_files
-from tests.processes import PROCESSES
 
 NEURAL = {
     "neural.csv": "cell,process,seed,divergence,value,low,high,estimator",
@@ -152,8 +150,7 @@ def test_labels_with_room_stand_where_they_are_wanted():
 def test_a_place_of_the_map_holds_what_coincides_and_who_settled_there(found):
     rows = [row for row in found.judged if row.process == "A" and row.critics == "exact"]
     named = objectives_on(found, "A", rows, every=True)
-    flow_maps = set(flow_map_optima(PROCESSES["A"], "gaussian"))
-    assert named == {name for name in OPTIMA["A"] if not name.startswith("entropy")} | flow_maps
+    assert named == {name for name in OPTIMA["A"] if not name.startswith("entropy")}
     sites = sites_of(found, "A", rows, named)
     of_forward = next(site for site in sites if "forward_kl" in site.objectives)
     assert set(of_forward.objectives) == {"forward_kl", "forward_kl_averaged", "l2_elbo_bidirectional"}

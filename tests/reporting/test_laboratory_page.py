@@ -199,6 +199,14 @@ def test_a_verdict_on_what_was_not_predicted_is_refused(tmp_path):
         read_laboratory(tmp_path)
 
 
+def test_objectives_without_a_predicted_optimum_are_named_with_the_reason(run, tmp_path):
+    assert "Without a predicted optimum" not in text_of(run)
+    write_laboratory_files(tmp_path, processes=("A",), without={"fisher": "no student <m, s> is an optimum"})
+    write_laboratory(tmp_path, profile="default")
+    said = shown(section(text_of(tmp_path), "what-it-does-not-say"))
+    assert said.endswith("Without a predicted optimum are: Fisher divergence on A: no student <m, s> is an optimum")
+
+
 def test_a_failed_unit_is_shown_with_its_reason(tmp_path):
     failed = {("bidirectional-sid", "A", "exact", 0): "student_loss must be finite: <nan>"}
     write_laboratory_files(tmp_path, processes=("A",), failed=failed)

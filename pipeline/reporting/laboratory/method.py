@@ -4,6 +4,7 @@ import json
 from html import escape
 from pathlib import Path
 
+from pipeline.reporting.laboratory import words
 from pipeline.reporting.laboratory.results import COMMAND, Laboratory
 
 CLAIMS = """Verdicts are with exact critics and on all processes together: one process on which the student settles
@@ -82,7 +83,17 @@ otherwise, perfect critics; it says nothing of how fast, or how stably, a networ
 of few parameters on purpose: a network that fits data perfectly has the same optimum under every divergence,
 and what is seen here is what the misfit is traded for where it cannot. Predicted optima are the best of several
 starts, not certified as global. A student starts at the first two moments of data and may stay at a local
-optimum; one counts as an optimum of its objective. Intervals are over seeds alone.</p>"""
+optimum; one counts as an optimum of its objective. Intervals are over seeds alone.</p>{_without(found)}"""
+
+
+def _without(found: Laboratory) -> str:
+    """Objectives that a process has no prediction of, and why."""
+    missing = [
+        f"<li>{escape(words.objective(name))} on {process}: {escape(reason)}</li>"
+        for process, reasons in found.without.items()
+        for name, reason in reasons.items()
+    ]
+    return f"<p>Without a predicted optimum are:</p><ul>{''.join(missing)}</ul>" if missing else ""
 
 
 def provenance(found: Laboratory, directory: Path) -> str:

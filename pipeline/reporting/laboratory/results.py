@@ -51,6 +51,7 @@ class Laboratory:
     claims: list[Claim]
     rolled: list[RolledFrame]
     laws: dict[str, Mixture]  # of the processes
+    without: dict[str, dict[str, str]]  # by process, objectives that have no predicted optimum there, and why
     params: dict[str, Any]
     profile: str
     seed: int
@@ -149,7 +150,7 @@ def read_laboratory(reports: Path) -> Laboratory:
     path = reports / DIRECTORY / "run.json"
     with reading(path):
         about = json.loads(path.read_text())
-        names = ("params", "profile", "seed", "failed", "versions", "revisions")
+        names = ("params", "profile", "seed", "failed", "versions", "revisions", "without")
         named = {name: about[name] for name in names}
         laws = {name: of_record(law) for name, law in about["laws"].items()}
         for cell in named["params"]["cells"].values():
