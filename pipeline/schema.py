@@ -78,7 +78,7 @@ class Schema:
             no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if name not in raw and no_default:
                 raise ConfigError(f"{path}.{name} must be given")
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         values = {key: self.build(hints[key], value, f"{path}.{key}") for key, value in raw.items()}
         try:
             return kind(**values, **derived)
@@ -102,6 +102,9 @@ class Schema:
             if first["type"] == FINITE:
                 raise ConfigError(f"{path} must be finite, got {raw!r}") from error
             raise ConfigError(f"{path}: {first['msg'].lower()}, got {raw!r}") from error
+
+
+_hints = cache(typing.get_type_hints)
 
 
 @cache
