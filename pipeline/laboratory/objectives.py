@@ -43,7 +43,7 @@ DIVERGENCES = {
     "softened_reverse_kl": SOFTENED_REVERSE_KL,
 }
 ENTROPY_WEIGHTS = (-0.5, -0.2, 0.2, 0.5, 0.8, 1.0)
-ADD_WEIGHT, PAGODA_WEIGHT = 0.4, 0.1  # of their adversaries
+ADD_WEIGHT, PAGODA_WEIGHT = 0.4, 3.0  # of their adversaries; a lighter one of PaGoDA's hardly moves its optimum
 CLEANED = Independent(
     clean_probability=0.5, first_clean_probability=0.25
 )  # frames that a few-step student is given

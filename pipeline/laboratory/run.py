@@ -1,7 +1,7 @@
 """The laboratory as it is run: which cells are measured on which processes, and by which rules they are judged."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pipeline.data.processes import LinearGaussian, Process
@@ -41,14 +41,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class LaboratoryCell:
-    """A method with a loss, measured on processes with exact critics, and on some of them with learned ones."""
+    """A method with a loss, measured on processes with exact critics, and on some of them with learned ones.
+
+    update_factor: how many times the updates of the laboratory's training its students take, which settle late.
+    """
 
     method: Method
     loss: Loss
     processes: tuple[str, ...]
     learned: tuple[str, ...] = ()
+    update_factor: int = 1
 
     def __post_init__(self) -> None:
+        at_least(1, update_factor=self.update_factor)
         if not self.processes:
             raise ValueError("processes must name at least one, got none")
         for name in self.learned:
@@ -187,6 +192,8 @@ class LaboratoryRun:
     def measure(self, key: Key) -> Measure | MeasureFlowMap:
         """The work of one measurement."""
         cell, setting = self.cells[key.cell], self.settings[key.process]
+        training = {"exact": self.training, "learned": self.learned_training}[key.critics]
+        training = replace(training, num_steps=cell.update_factor * training.num_steps)
         if isinstance(cell.loss, FlowMapLoss):
             if key.critics == "learned":
                 raise ValueError(
@@ -197,11 +204,10 @@ class LaboratoryRun:
                 setting.student,
                 cell.method,
                 cell.loss,
-                self.training,
+                training,
                 key.seed,
                 num_clips=self.num_clips,
             )
-        training = {"exact": self.training, "learned": self.learned_training}[key.critics]
         return Measure(
             setting.process,
             setting.student,

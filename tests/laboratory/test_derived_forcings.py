@@ -8,7 +8,7 @@ import pytest
 from pipeline.diffusion.autoregress import Sampler
 from pipeline.diffusion.noise_levels import Independent
 from pipeline.laboratory.derived import FINE_STEPS, derived
-from pipeline.laboratory.objectives import CLEANED
+from pipeline.laboratory.objectives import CLEANED, PAGODA_WEIGHT
 from pipeline.losses.add import Add
 from pipeline.losses.dmd import Dmd
 from pipeline.losses.f_distill import FDistill
@@ -24,7 +24,7 @@ from pipeline.methods.teacher_forcing import TeacherForcing
 
 SELF_FORCING = SelfForcing(Sampler(num_steps=1))
 DIFFUSION_FORCING: Any = DiffusionForcing(noise_levels=CLEANED)
-KD, PAGODA = Kd(num_steps=FINE_STEPS), Pagoda(num_steps=FINE_STEPS)
+KD, PAGODA = Kd(num_steps=FINE_STEPS), Pagoda(num_steps=FINE_STEPS, gan_weight=PAGODA_WEIGHT)
 SID, ADD = Sid(normaliser=False), Add(level_weight="score")
 F_DISTILL = FDistill(space="score", normaliser=False, ratio_min=1e-6, ratio_max=1e6)
 

@@ -10,7 +10,7 @@ from pipeline.laboratory.critics import Solved, exact_critics
 from pipeline.laboratory.derived import derived
 from pipeline.laboratory.laws import detached, judged_law
 from pipeline.laboratory.measure import ONE_STEP
-from pipeline.laboratory.objectives import CLEANED, OBJECTIVES
+from pipeline.laboratory.objectives import CLEANED, OBJECTIVES, PAGODA_WEIGHT
 from pipeline.laboratory.quadrature import CHECK
 from pipeline.laboratory.students import GeneratingStudent
 from pipeline.losses.add import Add
@@ -44,7 +44,7 @@ LOSSES = {
     "gan_saturating": Gan(objective="saturating"),
     "gan_non_saturating": Gan(),
     "kd": Kd(num_steps=24),
-    "pagoda": Pagoda(num_steps=24),
+    "pagoda": Pagoda(num_steps=24, gan_weight=PAGODA_WEIGHT),
 }
 OF_TWO_FRAMES = {  # the gradient of the loss over that of the objective
     "sid": 1 / 4,  # a mean over frames, of half the Fisher divergence

@@ -78,3 +78,14 @@ def test_students_that_make_frames_in_one_step_have_no_grid_of_levels():
     levels = {"name": "independent", "num_levels": 4}
     params["laboratory"]["cells"]["diffusion_forcing_clean-dmd"]["method"]["noise_levels"] = levels
     assert "noise_levels.num_levels must be null under Dmd" in refusal(params)
+
+
+@pytest.mark.parametrize("critics", ["exact", "learned"])
+def test_a_cell_that_settles_late_takes_more_updates(critics):
+    params = raw()
+    params["laboratory"]["cells"]["bidirectional-dmd"]["update_factor"] = 2
+    run = parse_params(params).laboratory
+    plain = parse_params(raw()).laboratory.measure(Key("bidirectional-dmd", "A", critics, 0))
+    assert run.measure(Key("bidirectional-dmd", "A", critics, 0)).training.num_steps == 2 * plain.training.num_steps
+    params["laboratory"]["cells"]["bidirectional-dmd"]["update_factor"] = 0
+    assert "laboratory.cells.bidirectional-dmd: update_factor must be at least 1, got 0" in refusal(params)

@@ -154,6 +154,8 @@ def settings(found: Laboratory, name: str) -> str:
         said.append("context detached" if method["detach_context"] else "gradient through the context")
     if found.place(name).method == "diffusion_forcing" and method["noise_levels"].get("clean_probability"):
         said.append(f"{method['noise_levels']['clean_probability']:.0%} of contexts clean")
+    if (factor := found.params["cells"][name]["update_factor"]) > 1:
+        said.append(f"{factor} times the updates")
     return ", ".join(said)
 
 
