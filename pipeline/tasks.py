@@ -126,7 +126,7 @@ def seconds_of_stages(reports: Path) -> list[str]:
 
 def test(call: Call) -> int:
     cores = os.cpu_count() or 1
-    workers = min(cores, MAX_TEST_WORKERS)
+    workers = min(cores + 1, MAX_TEST_WORKERS)  # one more: many tests wait for processes that they have started
     call.env.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
     return call.run("python", "-m", "pytest", "-n", str(workers), "--dist", "loadgroup", *call.extra)
 
