@@ -35,19 +35,21 @@ METHODS: dict[int, tuple[type, ...]] = {
 }  # by the number of frames
 GRID = Discretisation(8)  # so few levels that their errors set the losses apart; of many, all keep data's moments
 TRAINING, DISTILLATION = ConsistencyTraining(GRID, metric="l2"), ConsistencyDistillation(GRID)
+VELOCITY = MeanFlow(power=0.0)
 Cell = tuple[Any, FlowMapLoss]  # a method, of which a type checker wants the ClassVars of a protocol, too
 PREDICTED: dict[int, dict[str, Cell]] = {  # by the number of frames of a process
     1: {
         "consistency_training": (Bidirectional(), TRAINING),
         "consistency_distillation": (Bidirectional(), DISTILLATION),
+        "mean_flow": (Bidirectional(), VELOCITY),
     },
     2: {
         "teacher_forcing_consistency_training": (TeacherForcing(), TRAINING),
         "teacher_forcing_consistency_distillation": (TeacherForcing(), DISTILLATION),
+        "teacher_forcing_mean_flow": (TeacherForcing(), VELOCITY),
         "self_forcing_consistency_distillation": (SelfForcing(Sampler(num_steps=1)), DISTILLATION),
     },
 }
-MOMENTS = "l2_flow_bidirectional"  # the objective whose optimum has the moments of data, as mean flow's lines have
 
 
 def predict_flow_map(
@@ -138,14 +140,14 @@ def _shows_clean_first(method: DiffusionForcing) -> bool:
 
 
 def flow_map_name(method: Method, loss: AnyLoss, num_frames: int) -> str | None:
-    """Of the prediction that holds for a loss: consistency has one with all its parameters alone.
+    """Of the prediction that holds for a loss: consistency has one with its parameters alone, mean flow with all.
 
     Diffusion forcing has that of teacher forcing.
     """
     if _against(loss) or _against_method(method, loss, num_frames):
         return None
     if isinstance(loss, MeanFlow):
-        return MOMENTS
+        loss = VELOCITY  # whatever its levels: its lines have the moments of data
     kind = TeacherForcing if isinstance(method, DiffusionForcing) else type(method)
     known = PREDICTED[num_frames].items()
     return next((name for name, (of, same) in known if isinstance(of, kind) and same == loss), None)

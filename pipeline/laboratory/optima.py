@@ -1,5 +1,6 @@
 """The predicted optimum of a student under every objective: several starts, then Newton at the finest precision."""
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,25 +133,32 @@ class Laboratory:
         one_of(objectives, objective=name)
         try:
             precisions = {p: self._at(objectives[name], p) for p in (COARSE, CHECK, FINE)}
-            optima = self._optima[name] = self._found(name, objectives[name], precisions)
+            optima = self._optima[name] = self._found(objectives[name], precisions)
             return self._describe(objectives[name], optima, precisions)
         except NUMERICAL as error:
-            reason = " ".join(str(error).split())
-            raise NoOptimumError(f"{name}: {reason}") from error
+            raise NoOptimumError(" ".join(str(error).split())) from error
 
     def _at(self, objective: Objective, precision: Precision) -> _Search:
         return _Search(self.form, objective.build(self.data, precision))
 
-    def _found(self, name: str, objective: Objective, precisions: Mapping[Precision, _Search]) -> list[Vector]:
-        easier: list[Vector] = []
-        if objective.easier is not None:
-            if objective.easier not in self._optima:
+    def _found(self, objective: Objective, precisions: Mapping[Precision, _Search]) -> list[Vector]:
+        if objective.easier is not None and objective.easier not in self._optima:
+            with contextlib.suppress(NoOptimumError):  # then the other starts alone
                 self.predict(objective.easier)
-            easier = self._optima[objective.easier]
-        optima = _search(objective, precisions, _starts(self.data, self.form), easier, self.form)
-        if not optima:
-            raise NoOptimumError(f"{name}: no student ({', '.join(self.form.names)}) is an optimum, from any start")
-        return optima
+        easier = self._optima.get(objective.easier or "", [])
+        starts = _starts(self.data, self.form)
+        failure: Exception | None = None
+        for precision in (COARSE, CHECK):  # rough numbers lose their way among sharp laws
+            try:
+                optima = _search(objective, precisions, precision, starts, easier, self.form)
+            except NUMERICAL as error:
+                failure = error
+                continue
+            if optima:
+                return optima
+        if failure is not None:  # there may be one, but numbers do not reach it
+            raise failure
+        raise NoOptimumError(f"from no start was a student ({', '.join(self.form.names)}) found that is an optimum")
 
     def _describe(
         self, objective: Objective, optima: Sequence[Vector], precisions: Mapping[Precision, _Search]
@@ -182,12 +190,13 @@ class Laboratory:
 def _search(
     objective: Objective,
     precisions: Mapping[Precision, _Search],
+    precision: Precision,
     starts: list[Vector],
     easier: Sequence[Vector],
     form: Form,
 ) -> list[Vector]:
-    """All optima found, best first; the best at the finest precision."""
-    rough, better = precisions[COARSE], precisions[CHECK]
+    """All optima found by numbers of one precision, best first; the best at the finest."""
+    rough, better = precisions[precision], precisions[CHECK]
     if objective.is_field:
         found = [at for at in (_root(rough, start) for start in [*easier, starts[0]]) if at is not None]
     else:
@@ -208,7 +217,7 @@ def _search(
     if not objective.is_field:
         optima.sort(key=lambda at: better.both(at)[0])
     if not optima:
-        if failure is not None:  # there may be one, but numbers do not reach it
+        if failure is not None:
             raise failure
         return []
     finest = _newton(precisions[FINE], optima[0], rough.curvature(optima[0]))

@@ -64,11 +64,11 @@ def test_restored_data_have_a_prediction_where_its_frames_are_cleaned_as_it_assu
     assert derived(plain, entry.loss, 2, tied=False) == "reverse_kl_averaged"
 
 
-def test_losses_that_regress_a_flow_map_have_predictions_of_their_own_but_for_mean_flow():
+def test_losses_that_regress_a_flow_map_have_predictions_of_their_own():
     for name, expected in (
         ("consistency_training", "consistency_training"),
         ("consistency_distillation", "consistency_distillation"),
-        ("mean_flow", "l2_flow_bidirectional"),
+        ("mean_flow", "mean_flow"),
     ):
         entry = CELLS[f"bidirectional-{name}"]
         assert derived(entry.method, entry.loss, 1, tied=False) == expected

@@ -12,7 +12,6 @@ from pipeline.diffusion.flow_map import Discretisation
 from pipeline.diffusion.schedule import EdmSampling
 from pipeline.laboratory.flow_map import (
     DISTILLATION,
-    MOMENTS,
     TRAINING,
     flow_map_name,
     flow_map_optimum,
@@ -118,7 +117,7 @@ def test_with_more_levels_both_tend_to_the_moments_of_data_and_distillation_is_n
 
 
 def test_mean_flow_has_the_fixed_point_of_flow_matching():
-    known = Laboratory(PROCESSES["A"].law, "gaussian").predict(MOMENTS).best.parameters
+    known = Laboratory(PROCESSES["A"].law, "gaussian").predict("l2_flow_bidirectional").best.parameters
     assert predict_flow_map(PROCESSES["A"], BIDIRECTIONAL, MeanFlow(power=0.0)) == pytest.approx(known, abs=1e-6)
 
 
@@ -141,7 +140,7 @@ def test_a_flow_map_lands_there_on_two_modes_as_the_laboratory_runs_it(name):
 def test_what_is_predicted_can_be_told_apart(process):
     names = flow_maps_for(PROCESSES[process], "gaussian")
     found = {name: flow_map_optimum(PROCESSES[process], name) for name in names}
-    assert found.keys() == {"consistency_training", "consistency_distillation"}
+    assert found.keys() == {"consistency_training", "consistency_distillation", "mean_flow"}
     points = [predict_flow_map(PROCESSES[process], BIDIRECTIONAL, loss) for loss in LOSSES.values()]
     assert min(apart(a, b) for a, b in combinations(points, 2)) > TOLERANCE
     for name, prediction in found.items():
@@ -153,7 +152,7 @@ def test_a_prediction_is_of_a_loss_with_all_its_parameters():
     assert flow_map_name(BIDIRECTIONAL, TRAINING, 1) == "consistency_training"
     assert flow_map_name(BIDIRECTIONAL, DISTILLATION, 1) == "consistency_distillation"
     assert flow_map_name(BIDIRECTIONAL, ConsistencyTraining(EDM, metric="l2"), 1) is None
-    assert flow_map_name(BIDIRECTIONAL, MeanFlow(mean=0.0, power=0.0), 1) == MOMENTS
+    assert flow_map_name(BIDIRECTIONAL, MeanFlow(mean=0.0, power=0.0), 1) == "mean_flow"
     assert flow_map_name(BIDIRECTIONAL, MeanFlow(), 1) is None
     assert flow_map_name(BIDIRECTIONAL, L2_ELBO, 1) is None
     assert flow_map_name(BIDIRECTIONAL, TRAINING, 2) is None

@@ -19,7 +19,6 @@ from pipeline.laboratory import flow_map_lines
 from pipeline.laboratory.denoisers import ExactDenoiser
 from pipeline.laboratory.flow_map import (
     DISTILLATION,
-    MOMENTS,
     TRAINING,
     flow_map_name,
     flow_map_optimum,
@@ -171,8 +170,8 @@ def test_the_gradient_of_consistency_vanishes_at_the_fitted_lines(loss):
 
 def test_what_is_predicted_can_be_told_apart_and_says_how_precisely():
     found = {name: flow_map_optimum(D, name) for name in flow_maps_for(D, "frame_by_frame")}
-    assert set(found) == {flow_map_name(method, loss, 2) for method, loss in CELLS.values()} - {MOMENTS}
-    points = [one.best.parameters for one in found.values()] + [predict_flow_map(D, TRUE, MEAN_FLOW)]
+    assert set(found) == {flow_map_name(method, loss, 2) for method, loss in CELLS.values()}
+    points = [one.best.parameters for one in found.values()]
     assert min(apart(a, b) for a, b in combinations(points, 2)) > TOLERANCE
     assert max(one.integration_error for one in found.values()) < 1e-4
     assert flow_maps_for(D, "tied") == {}
@@ -198,10 +197,10 @@ def test_diffusion_forcing_has_the_predictions_of_teacher_forcing_where_first_fr
         assert flow_map_name(NOISED, loss, 2) == flow_map_name(TRUE, loss, 2)
     never_clean: Any = DiffusionForcing()
     assert flow_map_name(never_clean, TRAINING, 2) is None
-    assert flow_map_name(never_clean, MEAN_FLOW, 2) == MOMENTS
+    assert flow_map_name(never_clean, MEAN_FLOW, 2) == "teacher_forcing_mean_flow"
     assert flow_map_name(OWN, DISTILLATION, 2) == "self_forcing_consistency_distillation"
     assert flow_map_name(OWN, MEAN_FLOW, 2) is None
-    known = Laboratory(D.law, "frame_by_frame").predict(MOMENTS).best.parameters
+    known = Laboratory(D.law, "frame_by_frame").predict("l2_flow_bidirectional").best.parameters
     assert predict_flow_map(D, NOISED, MEAN_FLOW) == pytest.approx(known, abs=1e-6)
 
 

@@ -38,7 +38,7 @@ def test_a_collapsed_student_has_no_finite_divergence(capsys):
         (["--process", "A", "--student", "tied"], "num_frames must be at least 2, got 1"),
         (["--process", "A", "--pixels", "0"], "num_pixels must be at least 1, got 0"),
         (["--process", "A", "--objective", "kl"], "objective must be one of forward_kl"),
-        (["--process", "A", "--objective", "kl"], "consistency_distillation, got 'kl'"),
+        (["--process", "A", "--objective", "kl"], "mean_flow, got 'kl'"),
         (["--process", "D", "--frames", "4", "--objective", "forward_kl_averaged_independent"], "must be one of"),
     ],
 )
@@ -101,7 +101,7 @@ def test_numbers_that_fail_leave_one_objective_without_an_optimum(monkeypatch, e
     laboratory = Laboratory(PROCESSES["A"].law, "gaussian")
     for build in (unbuilt, built):
         monkeypatch.setitem(OBJECTIVES, "fisher", Objective(build))
-        with pytest.raises(NoOptimumError, match=r"^fisher: no (such matrix|student)"):
+        with pytest.raises(NoOptimumError, match=r"^(no such matrix|from no start)"):
             laboratory.predict("fisher")
     assert laboratory.predict("reverse_kl").best.value == pytest.approx(0.17603, abs=1e-4)
 
@@ -114,7 +114,7 @@ def test_an_optimum_that_is_lost_at_the_finest_precision_is_none(monkeypatch):
         return lambda chain, _: (chain.m1 - there) ** 2 + (chain.s1 - 1) ** 2
 
     monkeypatch.setitem(OBJECTIVES, "fisher", Objective(build))
-    with pytest.raises(NoOptimumError, match=r"^fisher: the optimum at .* is lost at the finest precision"):
+    with pytest.raises(NoOptimumError, match=r"^the optimum at .* is lost at the finest precision"):
         Laboratory(PROCESSES["A"].law, "gaussian").predict("fisher")
 
 

@@ -146,7 +146,7 @@ def test_another_run_is_told_otherwise(tmp_path):
     assert f"Of {num} students with exact critics, {num - 3} end within 0.02" in said
     row = next(row for row in rows_of(found) if row.subject == "self_forcing x dmd")
     assert {claim.reading: claim.verdict for claim in row.claims} == {"table": "confirmed", "text": "refuted"}
-    assert "Confirmed by the table, refuted by the text: self forcing \u00d7 DMD" in said
+    assert "Confirmed as the table has it, refuted as the text has it: self forcing \u00d7 DMD" in said
 
 
 def test_tempting_claims_are_judged_by_the_students(run):
@@ -281,7 +281,7 @@ def test_what_a_cell_is_good_for_follows_from_the_modes_that_it_keeps(run):
     assert meaning(found, [by_cell["self_forcing-dmd"]]).startswith("In between")
     assert (
         meaning(found, [row for row in found.judged if row.process == "L"])
-        == "Measured on processes of one mode alone."
+        == "No advice: measured on processes of one mode alone."
     )
     assert (span([0.951, 0.949]), span([1.0, 2.0])) == ("0.95", "1 to 2")
 

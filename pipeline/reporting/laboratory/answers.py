@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.laboratory.verdicts import Verdict, distance
+from pipeline.laboratory.verdicts import Verdict
 from pipeline.losses import LOSSES
 from pipeline.reporting.laboratory import words
 from pipeline.reporting.laboratory.figures import rarest, with_modes
@@ -108,7 +108,7 @@ def meaning(found: Laboratory, rows: Sequence[Judged]) -> str:
     """What it means for choosing a cell: which modes it keeps."""
     kept = ratios(found, rows)
     if not kept:
-        return "Measured on processes of one mode alone."
+        return "No advice: measured on processes of one mode alone."
     places = sorted({row.process for row in rows} & set(with_modes(found)))
     times = f"{span(kept)} times the share that data have of their rarest mode, on {', '.join(places)}"
     if min(kept) >= found.rules.keeps_above:
@@ -149,7 +149,9 @@ def _of_claims(found: Laboratory) -> list[str]:
         for claim in row.claims:
             by_verdict.setdefault(claim.verdict, []).append(claim.reading)
         alike = len(by_verdict) == 1
-        parts = [verdict if alike else f"{verdict} by the {'/'.join(of)}" for verdict, of in by_verdict.items()]
+        parts = [
+            verdict if alike else f"{verdict} as the {'/'.join(of)} has it" for verdict, of in by_verdict.items()
+        ]
         fates.setdefault(", ".join(parts), []).append(subject(row.subject))
     listed = ". ".join(f"{fate[0].upper()}{fate[1:]}: {', '.join(names)}" for fate, names in fates.items())
     kinds = f"{len(rows)} kind{'s' if len(rows) > 1 else ''} of cells"
@@ -172,17 +174,21 @@ def _of_derived(found: Laboratory) -> str:
 
 def _of_local(found: Laboratory, rows: Sequence[Judged]) -> str:
     """Those that stayed at an optimum that is not the best."""
-    tolerance = found.rules.tolerance
-    local = [row for row in rows if distance(row.at, found.best(row.process)[row.derived]) > tolerance]
+    local = [row for row in rows if found.is_at_local(row, row.derived)]
     return f"; {len(local)} of them at a local one ({', '.join(map(_place, local))})" if local else ""
 
 
 def _of_told_apart(rows: Sequence[Judged]) -> str:
-    """On how many of them the optimum is told apart from those of all other objectives."""
-    count = {verdict: sum(row.derived_verdict == verdict.value for row in rows) for verdict in Verdict}
-    said = f"Of {count[Verdict.CONFIRMED]} that optimum is also told apart from all others"
-    open_ = count[Verdict.UNDECIDED]
-    return f"{said}; {open_} stay undecided, by another one too near or by their seeds." if open_ else f"{said}."
+    """On how many of them the optimum is told apart from all others, or from other divergences."""
+    confirmed = [row for row in rows if row.derived_verdict == Verdict.CONFIRMED.value]
+    from_all = [row for row in confirmed if not row.inseparable]
+    open_ = sum(row.derived_verdict == Verdict.UNDECIDED.value for row in rows)
+    said = [f"Of {len(from_all)} that optimum is also told apart from all others"]
+    if len(confirmed) > len(from_all):
+        said.append(f"of {len(confirmed) - len(from_all)} from all but other kinds of its own divergence")
+    if open_:
+        said.append(f"{open_} stay undecided, by another one too near or by their seeds")
+    return f"{'; '.join(said)}."
 
 
 def learned(found: Laboratory) -> str:
@@ -220,7 +226,7 @@ def _of_modes(found: Laboratory) -> str:
     parts = [f"{words.loss(loss)} {span(by_loss[loss])}" for loss in LOSSES if loss in by_loss]
     return (
         "It matters for what a model forgets: of the mode that is rarest in data, cells keep this many times its "
-        "share: "
+        "share (the least and the most, over methods, settings and processes): "
         f"{', '.join(parts)}."
     )
 

@@ -122,20 +122,21 @@ def map_picture(found: Laboratory, one: Map) -> str:
 
 
 def draw_maps(found: Laboratory, figures: Path, process: str) -> list[Map]:
-    """Of a process; one a method where all students together would hide each other.
+    """Of a process; one a method where all students together would hide each other, but for the first process.
 
-    Of the first process, every objective is named.
+    Of that one every objective is named.
     """
+    is_first = process == found.processes[0]
     rows = [row for row in found.judged if row.process == process]
     by_method: dict[str, list[Judged]] = {"": rows}
-    if len(rows) > CROWDED:
+    if len(rows) > CROWDED and not is_first:
         by_method = {}
         for row in rows:
             by_method.setdefault(found.place(row.cell).method, []).append(row)
     drawn = []
     for method_name, some in by_method.items():
         suffix = f"_{method_name}" if method_name else ""
-        named = objectives_on(found, process, some, every=process == found.processes[0])
+        named = objectives_on(found, process, some, every=is_first)
         path = draw_map(found, some, figures / f"{PREFIX}map_{process}{suffix}.svg", named=named)
         drawn.append(Map(method_name, path))
     return drawn

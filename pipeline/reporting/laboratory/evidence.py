@@ -55,7 +55,8 @@ def evidence(found: Laboratory, one: Answered) -> dict[str, list[str]]:
         for objective, of in ((expected, "supposed"), (row.derived, "derived")):
             away = found.away(row, objective) if objective and objective != NONE else None
             if away is not None and not (of == "derived" and objective == expected):
-                parts.append(f"{away:.3f} from the {of} {words.objective(objective)}")
+                local = "a local optimum of " if found.is_at_local(row, objective) else ""
+                parts.append(f"{away:.3f} from {local}the {of} {words.objective(objective)}")
         if expected == NONE:
             nearest, away = nearest_of_clips(found, row)
             parts.insert(
@@ -93,8 +94,7 @@ def draw(found: Laboratory, one: Answered, directory: Path) -> list[Path]:
 
 def most_telling(found: Laboratory, one: Answered) -> str:
     """The process where a student lies farthest from what is supposed, if any of those that show it best."""
-    telling = one.question.telling
-    rows = [row for row in one.rows if telling in row.at] or one.rows
+    rows = [row for row in one.rows if one.question.telling in row.at] or one.rows
     return max(rows, key=lambda row: found.away(row, supposed(one, row)) or nearest_of_clips(found, row)[1]).process
 
 

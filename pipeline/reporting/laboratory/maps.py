@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 4.75  # inches: about as wide as a phone, where letters keep their size
-LEFT, MAP_WIDTH, GAP = 0.56, 1.7, 0.28  # inches: margin, map, and between map and labels
+LEFT, MAP_WIDTH, GAP = 0.64, 1.62, 0.28  # inches: margin, map, and between map and labels
 BOTTOM, TOP, HEAD = 0.5, 0.3, 0.35  # inches: under and over the map, and for a warning
 LEAST_HEIGHT = 3.2  # inches of a map
 LINE = 10.2  # points, of a label

@@ -9,7 +9,8 @@ from pipeline.reporting.laboratory.results import COMMAND, Laboratory
 
 CLAIMS = """Verdicts are with exact critics and on all processes together: one process on which the student settles
 elsewhere refutes a claim. Table: the claim read as the post's table has it, a divergence of clean clips. Text: as
-its text has it, averaged over levels of noise on both model and data."""
+its text has it, averaged over levels of noise on both model and data: with the loss's own weights where these
+make an average, and with even ones elsewhere."""
 CELLS = """Distances are the largest difference of a parameter. Derived: what this project derives for the
 cell, as the name of a predicted objective. Cannot be told from: other objectives whose optimum is within the
 tolerance of the nearest one. Divergences reached, in nats, are of clean clips, mean over seeds."""
@@ -24,7 +25,7 @@ GLOSSARY = {
     "softened reverse KL": "KL(mixture of both \u2016 data): a reverse KL that never becomes infinite.",
     "Fisher divergence": "The mean squared difference of the scores, the slopes of the log densities.",
     "noise-averaged": "Of noised model and noised data, averaged over levels of noise, with some weight.",
-    "ELBO, \u03b5, flow weights": "How L2 weighs noise: by the likelihood's bound, or evenly in its prediction.",
+    "ELBO, \u03b5, flow weights": "L2 weighs noise as a bound of the likelihood does, or by a prediction's error.",
     "x0, score": "Spaces of a difference of denoisers, clean frames or scores: they weigh levels of noise.",
     "frames noised apart": "Every frame at a level of noise of its own.",
     "restored clips": "Clips of data of which the student made some frames anew: what diffusion forcing judges.",
@@ -62,7 +63,7 @@ minimised from several starts; where training follows a field that is the gradie
 typed in.</li>
 <li>Measured ones: each cell trains such a student through the training loop of the main experiment, in
 {training["num_steps"]:,} updates of {training["batch_size"]:,} clips ({taught["num_steps"]:,} of
-{taught["batch_size"]:,} with learned critics), with {found.num_seeds} seed{"s" if found.num_seeds > 1 else ""}; the
+{taught["batch_size"]:,} with learned critics; cells that say so take more), with {found.seeds}; the
 parameters of the last {SETTLED:.0%} of updates are averaged. Exact critics: at every step the score, the ratio of
 densities or the denoiser in closed form, so that nothing but the objective decides. Learned critics: small networks
 that train beside the student.</li>
@@ -72,7 +73,8 @@ every parameter ({rules.learned_tolerance:g} with learned critics), with every o
 the student is outside the tolerance of it and at another optimum, or at least {rules.margin:g} tolerances from it;
 else <em>undecided</em>: two optima too close to tell apart, or seeds that scatter by more than the
 tolerance. Objectives of one family whose optima are the same point count as one: a confirmation there does not say
-which of them it is.</li></ul>"""
+which of them it is. Some processes, settings and updates were changed after first results had been seen:
+<a href="log.md">the log</a> has each change and why.</li></ul>"""
 
 
 def limits(found: Laboratory) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline.reporting.laboratory.results import Judged, Laboratory
 
 NONE = "none"  # supposed: no objective
-ONE_FRAME, CLIP, ANY = "m", "m1", ""  # telling: those whose laws are drawn have this parameter; any, on a map
+ONE_FRAME, CLIP = "m", "m1"  # telling: students whose laws are drawn have this parameter
 ELBO = "l2_elbo_bidirectional"
 DETACHED, BY_FRAME, RESTORED = "self_forcing_detached_", "teacher_forcing_", "diffusion_forcing_"
 
@@ -16,7 +16,7 @@ class Question:
     """A claim, and on what it is tried. Texts are HTML.
 
     speaks: whether a measurement does. supposed: the objective that the claim supposes of it, by what is derived.
-    beside: which others make the picture speak. telling: a parameter of the students that show it best.
+    beside: which others make the picture speak. telling: a parameter of the students that show it best, if some do.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Question:
     speaks: Callable[[Laboratory, Judged], bool]
     supposed: Callable[[str], str]
     beside: Callable[[Laboratory, Judged], bool]
-    telling: str
+    telling: str | None = None
 
 
 def _is_non_saturating(found: Laboratory, row: Judged) -> bool:
@@ -115,15 +115,14 @@ QUESTIONS = (
             """Detached, the second part is cut: training rests where E[\u03a3<sub>f</sub> \u0394s<sub>f</sub>
             \u2202x<sub>f</sub>/\u2202\u03b8] = 0, \u0394s the difference of scores: in general the gradient of
             nothing.""",
-            """Where every frame has parameters of its own, one point can meet both conditions; where frames share
-            them, as in a network, the cut moves it.""",
+            """Where every frame has parameters of its own, one point meets both conditions of a KL; where frames
+            share them, as in a network, the cut moves it. A regression, such as KD, it moves even there.""",
         ),
         """Triangles: self forcing with DMD, detached and with the gradient through the context
         (&ldquo;full&rdquo;), on clean and on noised frames.""",
         _is_detached,
         lambda derived: derived.removeprefix(DETACHED),
         _of("self_forcing", "dmd"),
-        ANY,
     ),
     Question(
         "by_frame",
@@ -166,21 +165,21 @@ QUESTIONS = (
         "Is L2 the forward KL of clean clips, whatever weights it gives to the noise?",
         "L2 minimises the forward KL of clean clips, with any weights.",
         (
-            """The error of the noise at log-SNR \u03bb, over the least possible, is twice the rate at which
-            KL(q<sub>\u03bb</sub> \u2016 p<sub>\u03bb</sub>) grows as noise falls.""",
-            """Summed with weights w, by parts: w(\u03bb<sub>max</sub>) KL(q \u2016 p) \u2212 \u222b
-            KL(q<sub>\u03bb</sub> \u2016 p<sub>\u03bb</sub>) dw(\u03bb). ELBO weights are constant: only the KL
-            of clean clips is left.""",
+            """For a denoiser that is the posterior mean of a law p, the squared error of its predicted noise at
+            log-SNR \u03bb, less the least possible, is twice the rate at which KL(q<sub>\u03bb</sub> \u2016
+            p<sub>\u03bb</sub>) grows as noise falls.""",
+            """Summed with weights w, by parts, twice: w(\u03bb<sub>max</sub>) KL(q \u2016 p) \u2212 \u222b
+            KL(q<sub>\u03bb</sub> \u2016 p<sub>\u03bb</sub>) dw(\u03bb); of pure noise the KL is 0. ELBO weights are
+            constant: only the KL of clean clips is left.""",
             """Flow weights fall as noise falls: an average of KLs of noised clips. \u03b5 weights rise first, so
             that KLs of strong noise are subtracted: no average of KLs.""",
         ),
-        """Bidirectional L2 with three weights: only with those of the ELBO do students end at the forward KL of
-        clean clips. In grey: the average that the post's text supposes. Of one frame, a Gaussian has the same best
-        fit under all three.""",
+        """Bidirectional L2 with three weights, of several frames: only with those of the ELBO do students end at
+        the forward KL of clean clips. In grey: its average over noise with even weights, which the text
+        of the post supposes of \u03b5. Of one frame, a Gaussian has the same best fit under all three.""",
         _has_weights_on_noise,
         lambda derived: "forward_kl",  # noqa: ARG005
         _of("bidirectional", "l2"),
-        ANY,
     ),
     Question(
         "noisy_contexts",
@@ -189,17 +188,17 @@ QUESTIONS = (
         (
             """Frame f is denoised after contexts z<sub>&lt;f</sub> that are noised, each frame at a level of its
             own.""",
-            """Its levels sum to KL(q(x<sub>f</sub> | z<sub>&lt;f</sub>) \u2016 p(x<sub>f</sub> |
-            z<sub>&lt;f</sub>)), in the mean over noised contexts; flow weights average it over noise of frame f,
-            too.""",
-            """Only after clean contexts do these sum to KL(q \u2016 p). Noised ones ask for other conditionals, and
-            a student too small for all of them settles in between.""",
+            """With ELBO weights, summing over the levels of frame f gives KL(q(x<sub>f</sub> | z<sub>&lt;f</sub>)
+            \u2016 p(x<sub>f</sub> | z<sub>&lt;f</sub>)), in the mean over noised contexts; flow weights average it
+            over noise of frame f, too.""",
+            """Only after clean contexts do these sum over frames to KL(q \u2016 p). Noised ones ask for other
+            conditionals, and a student too small for all of them settles on a compromise over all levels of the
+            context.""",
         ),
         """Diffusion forcing beside teacher forcing, which ends at the forward KL. In grey: the KL of clips whose
-        frames are noised apart, which the post's text supposes.""",
+        frames are noised apart, averaged with even weights, which the post's text supposes.""",
         _is_after_noise,
         lambda derived: "forward_kl",  # noqa: ARG005
         _of("teacher_forcing", "l2"),
-        ANY,
     ),
 )

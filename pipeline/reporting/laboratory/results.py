@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.grid import Cell
-from pipeline.laboratory.verdicts import Optima, Parameters, Rules, to_objective
+from pipeline.laboratory.verdicts import Optima, Parameters, Rules, distance, to_objective
 from pipeline.losses import LOSSES
 from pipeline.methods import METHODS
 from pipeline.reporting.laboratory.laws import Mixture, of_record
@@ -111,6 +111,11 @@ class Laboratory:
         """Whether it lies within the tolerance of the objective."""
         away = self.away(row, objective)
         return away is not None and away <= self.rules.within(row.critics)
+
+    def is_at_local(self, row: Judged, objective: str) -> bool:
+        """Whether it lies at an optimum of the objective that is not its best."""
+        best = self.best(row.process)[objective]
+        return self.is_at(row, objective) and distance(row.at, best) > self.rules.within(row.critics)
 
     def settled_on(self, row: Judged) -> str | None:
         """The derived objective where it lies there, else the nearest within the tolerance, else none."""

@@ -20,11 +20,13 @@ DIVERGENCES = {
     "kd": "distance to the ends of the flow",
     "consistency_training": "fixed point of consistency training",
     "consistency_distillation": "fixed point of consistency distillation",
+    "mean_flow": "fixed point of mean flow, the moments of data",
 }
 SHORT_DIVERGENCES = {
     "kd": "ends of the flow",
     "consistency_training": "consistency training",
     "consistency_distillation": "consistency distillation",
+    "mean_flow": "mean flow",
 }
 AVERAGES = {  # by the end of a name, the longest first
     "_averaged_independent": ", frames noised apart",
