@@ -10,7 +10,7 @@ from pipeline.rules import above, at_least, within
 Parameters = Mapping[str, float]
 Optima = Mapping[str, Sequence[Parameters]]  # of every objective, its best and other local ones
 SAME = 1e-3  # in every parameter: optima this close coincide
-FAMILIES = ("softened_reverse_kl", "reverse_kl", "forward_kl", "jensen_shannon", "l2")
+FAMILIES = ("softened_reverse_kl", "reverse_kl", "forward_kl", "jensen_shannon", "l2", "mean_flow")
 STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # 97.5 %
 
 

@@ -151,6 +151,8 @@ def test_distances_are_the_largest_over_parameters():
         ("teacher_forcing_reverse_kl_averaged", "reverse_kl"),
         ("softened_reverse_kl", "softened_reverse_kl"),
         ("wasserstein", "wasserstein"),
+        ("mean_flow", "forward_kl"),
+        ("teacher_forcing_mean_flow", "forward_kl"),
     ],
 )
 def test_objectives_belong_to_families(name, expected):

@@ -130,7 +130,7 @@ def test_a_table_without_verdicts_is_empty():
         ("laboratory.cells", {}, "laboratory: cells must name at least one, got none"),
         ("laboratory.rules.margin", 0.5, "laboratory.rules: margin must be at least 1, got 0.5"),
         ("laboratory.num_seeds", 0, "laboratory: num_seeds must be at least 1, got 0"),
-        ("laboratory.cells.bidirectional-kd.learned", ["L"], "learned must be one of A, F, got 'L'"),
+        ("laboratory.cells.bidirectional-kd.learned", ["L"], "learned must be one of A, D, got 'L'"),
         (
             "laboratory.cells.self_forcing-sid.loss",
             {"name": "l2"},
