@@ -211,7 +211,7 @@ def _lines(site: Site, plane: tuple[str, str]) -> list[tuple[str, Judged | None]
     """What is said of a place: its objective, then the cells that ended there."""
     lines: list[tuple[str, Judged | None]] = []
     if site.objectives:
-        simplest = min(site.objectives, key=lambda name: (len(name), name))
+        simplest = min(site.objectives, key=lambda name: (name not in BASIC, len(name), name))
         more = f" (+{len(site.objectives) - 1})" if len(site.objectives) > 1 else ""
         local = ", local" if site.is_local else ""
         lines.append((words.objective(simplest, short=True) + local + more, None))
