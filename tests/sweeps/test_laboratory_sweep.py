@@ -18,7 +18,7 @@ from tests.parameters import changed, raw, refusal
 
 CELLS = ("bidirectional-l2_flow", "bidirectional-dmd")
 NEURAL_CELLS = ("teacher_forcing-l2", "teacher_forcing-dmd")
-FLOW_MAPS = ("consistency_training", "consistency_distillation")  # predicted in no unit
+FLOW_MAPS = ("consistency_training", "consistency_distillation", "mean_flow")  # predicted beside them
 FEW = ("forward_kl", "reverse_kl", "reverse_kl_averaged", "l2_flow_bidirectional")
 
 
